@@ -1,0 +1,143 @@
+"""From the database address of the settings to an engine, synchronous or asynchronous.
+
+Drivers: psycopg2 or sqlite3 for worker and commands, asyncpg or aiosqlite for the API. Every
+connection has a connect timeout; the statement timeout is the caller's, because a stream over all
+orders may take minutes and a request may not.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine, create_engine, event
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import DBAPIError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+
+from shared.errors import DatabaseUnavailable, SchemaError
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+SQLITE_BUSY_SECONDS = 10
+
+
+def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None = None) -> Engine:
+    """An engine for worker and commands. No statement timeout unless one is given."""
+    url = settings.sqlalchemy_url
+    if settings.is_sqlite:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        engine = create_engine(
+            url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": SQLITE_BUSY_SECONDS}
+        )
+        event.listen(engine, "connect", _prepare_sqlite)
+        return engine
+    connect_args: dict[str, Any] = {"connect_timeout": max(1, round(settings.db_connect_timeout))}
+    if statement_timeout_seconds is not None:
+        connect_args["options"] = f"-c statement_timeout={int(statement_timeout_seconds * 1000)}"
+    return create_engine(
+        url.set(drivername="postgresql+psycopg2"), connect_args=connect_args, **_pool(settings)
+    )
+
+
+def async_engine(settings: Settings) -> AsyncEngine:
+    """The API's engine: pool, connect and statement timeouts from the settings."""
+    from sqlalchemy.ext.asyncio import create_async_engine
+
+    url = settings.sqlalchemy_url
+    if settings.is_sqlite:
+        settings.data_dir.mkdir(parents=True, exist_ok=True)
+        engine = create_async_engine(
+            url.set(drivername="sqlite+aiosqlite"),
+            connect_args={"timeout": SQLITE_BUSY_SECONDS},
+            **_pool(settings),
+        )
+        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        return engine
+    url, ssl_args = _asyncpg_ssl(url)
+    milliseconds = str(int(settings.db_statement_timeout * 1000))
+    return create_async_engine(
+        url.set(drivername="postgresql+asyncpg"),
+        connect_args={
+            "timeout": settings.db_connect_timeout,
+            "command_timeout": settings.db_statement_timeout,
+            "server_settings": {"statement_timeout": milliseconds},
+            **ssl_args,
+        },
+        **_pool(settings),
+    )
+
+
+@contextmanager
+def database_errors() -> Iterator[None]:
+    """Turns driver errors into ours. Raises DatabaseUnavailable or SchemaError."""
+    try:
+        yield
+    except (PoolTimeoutError, TimeoutError, OSError) as error:
+        raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from None
+    except DBAPIError as error:
+        reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
+        if "no such table" in reason or "UndefinedTable" in _kind(error.orig):
+            raise SchemaError("the database has no tables yet: run `tastematch migrate`") from None
+        if isinstance(error, OperationalError) or error.connection_invalidated:
+            raise DatabaseUnavailable(
+                f"the database at DATABASE_URL cannot be used ({_brief(reason)})"
+            ) from None
+        raise
+
+
+def _brief(reason: str) -> str:
+    """The driver's first line, without the host, user and database names it may repeat."""
+    lowered = reason.lower()
+    for mark, meaning in (
+        ("password authentication failed", "password refused"),
+        ("no pg_hba.conf entry", "access refused by the server"),
+        ("does not support ssl", "the server offers no TLS"),
+        ("connection refused", "connection refused"),
+        ("could not translate host name", "unknown host"),
+        ("timeout expired", "connect timeout"),
+        ("statement timeout", "statement timeout"),
+        ("does not exist", "no such database or role"),
+        ("too many clients", "too many connections"),
+        ("database is locked", "database is locked"),
+        ("disk is full", "disk is full"),
+        ("readonly database", "read-only"),
+        ("unable to open database file", "the file cannot be opened"),
+    ):
+        if mark in lowered:
+            return meaning
+    return "connection lost"
+
+
+def _kind(error: object) -> str:
+    return type(error).__name__
+
+
+def _pool(settings: Settings) -> dict[str, Any]:
+    return {
+        "pool_size": settings.db_pool_size,
+        "max_overflow": settings.db_max_overflow,
+        "pool_timeout": settings.db_pool_timeout,
+        "pool_recycle": settings.db_pool_recycle,
+        "pool_pre_ping": True,
+    }
+
+
+def _asyncpg_ssl(url: URL) -> tuple[URL, dict[str, Any]]:
+    """asyncpg takes `ssl=`, not libpq's `sslmode`."""
+    mode = url.query.get("sslmode")
+    args: dict[str, Any] = {} if mode is None else {"ssl": mode}
+    return url.difference_update_query(["sslmode", "sslrootcert", "application_name"]), args
+
+
+def _prepare_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.execute("PRAGMA foreign_keys=ON")
+    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
+    cursor.close()

@@ -1,0 +1,92 @@
+"""Brings a database to the newest schema. Safe to run twice at once.
+
+A lock lets one process at a time migrate: an advisory lock on PostgreSQL, a lock file beside the
+SQLite file. A database that is newer than this release is refused.
+"""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, text
+
+from shared.db.engine import database_errors, sync_engine
+from shared.errors import DatabaseUnavailable, SchemaError
+from shared.settings import Settings
+
+ADVISORY_LOCK = 0x7A57E  # any number that nothing else in the database uses
+
+
+def migrate(settings: Settings) -> tuple[str | None, str]:
+    """Migrates and returns (revision before, revision after).
+
+    Raises DatabaseUnavailable, or SchemaError where the database is newer than this release.
+    """
+    engine = sync_engine(settings)
+    try:
+        with database_errors(), _one_at_a_time(settings), engine.connect() as connection:
+            if not settings.is_sqlite:
+                connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": ADVISORY_LOCK})
+                connection.commit()
+            before = _revision(connection)
+            scripts = ScriptDirectory.from_config(_config(connection))
+            _refuse_newer(before, scripts)
+            connection.rollback()
+            command.upgrade(_config(connection), "head")
+            connection.commit()
+            after = scripts.get_current_head()
+            assert after is not None, "there is a first migration"
+            return before, after
+    finally:
+        engine.dispose()
+
+
+def check_schema(connection: Connection) -> None:
+    """Raises SchemaError unless the database has exactly the schema of this release."""
+    scripts = ScriptDirectory.from_config(_config(connection))
+    current = _revision(connection)
+    if current is None:
+        raise SchemaError("the database has no tables yet: run `tastematch migrate`")
+    _refuse_newer(current, scripts)
+    if current != scripts.get_current_head():
+        raise SchemaError("the database schema is behind this release: run `tastematch migrate`")
+
+
+def _revision(connection: Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:
+    known = {script.revision for script in scripts.walk_revisions()}
+    if revision is not None and revision not in known:
+        raise SchemaError("the database schema is newer than this release of TasteMatch")
+
+
+def _config(connection: Connection) -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    return config
+
+
+@contextmanager
+def _one_at_a_time(settings: Settings) -> Iterator[None]:
+    if not settings.is_sqlite:
+        yield
+        return
+    path = Path(f"{settings.sqlalchemy_url.database}.migrate-lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+    except OSError as error:
+        raise DatabaseUnavailable(
+            f"the folder of the SQLite database cannot be written ({error.strerror})"
+        ) from None

@@ -1,0 +1,169 @@
+"""Every error TasteMatch raises on purpose, in one tree.
+
+The edges decide what an error costs: `api/problems.py` maps a class to an HTTP status,
+`tastematch/cli.py` to an exit code, `worker/jobs.py` to the reason of a failed job. Messages are
+safe to show: they hold no secret and no connection address.
+
+    TasteMatchError
+    |- SettingsError              a setting is wrong; the message names the variable
+    |- DatasetError               a data set folder or file cannot be imported as it is
+    |  `- StrictDataError         a bad row met under --strict
+    |- BudgetError                the work does not fit the memory budget
+    |- DependencyError            something outside this process does not answer
+    |  |- DatabaseUnavailable
+    |  |- StoreUnavailable
+    |  |- QueueUnavailable
+    |  `- ApiUnavailable          the HTTP API does not answer (commands that call it)
+    |- SchemaError                the database schema is not the one this release works with
+    |- SnapshotError
+    |  |- SnapshotUnavailable     nothing has been published yet
+    |  |- SnapshotNotFound        no such version
+    |  |- SnapshotDamaged         bytes differ from their checksum or their stated form
+    |  |- SnapshotUnsupported     written in a schema this release does not read
+    |  |- StoreFull               the store refuses more bytes
+    |  `- PublishSuperseded       a newer publish or a rollback came first
+    |- JobError
+    |  |- JobNotFound
+    |  |- JobActive               one is running already
+    |  |- JobLost                 the lease was lost to another worker
+    |  `- JobFailed               the work itself failed; carries the reason
+    `- RequestError               what a client asked cannot be answered
+       |- Unauthenticated
+       |- Forbidden
+       |- NotFound
+       |- InvalidInput            values out of range; carries the fields
+       `- MalformedInput          a body or cursor that cannot be read
+"""
+
+from dataclasses import dataclass
+
+
+class TasteMatchError(Exception):
+    """Root of all deliberate errors. `message` is one line without secrets."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+
+class SettingsError(TasteMatchError):
+    pass
+
+
+class DatasetError(TasteMatchError):
+    pass
+
+
+class StrictDataError(DatasetError):
+    pass
+
+
+class BudgetError(TasteMatchError):
+    pass
+
+
+class DependencyError(TasteMatchError):
+    pass
+
+
+class DatabaseUnavailable(DependencyError):
+    pass
+
+
+class StoreUnavailable(DependencyError):
+    pass
+
+
+class QueueUnavailable(DependencyError):
+    pass
+
+
+class ApiUnavailable(DependencyError):
+    pass
+
+
+class SchemaError(TasteMatchError):
+    pass
+
+
+class SnapshotError(TasteMatchError):
+    pass
+
+
+class SnapshotUnavailable(SnapshotError):
+    pass
+
+
+class SnapshotNotFound(SnapshotError):
+    pass
+
+
+class SnapshotDamaged(SnapshotError):
+    pass
+
+
+class SnapshotUnsupported(SnapshotError):
+    pass
+
+
+class StoreFull(SnapshotError):
+    pass
+
+
+class PublishSuperseded(SnapshotError):
+    pass
+
+
+class JobError(TasteMatchError):
+    pass
+
+
+class JobNotFound(JobError):
+    pass
+
+
+class JobActive(JobError):
+    pass
+
+
+class JobLost(JobError):
+    pass
+
+
+class JobFailed(JobError):
+    pass
+
+
+class RequestError(TasteMatchError):
+    pass
+
+
+class Unauthenticated(RequestError):
+    pass
+
+
+class Forbidden(RequestError):
+    pass
+
+
+class NotFound(RequestError):
+    pass
+
+
+class MalformedInput(RequestError):
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class FieldError:
+    """One bad value: `location` is query, path, header or body."""
+
+    location: str
+    name: str
+    detail: str
+
+
+class InvalidInput(RequestError):
+    def __init__(self, message: str, fields: tuple[FieldError, ...] = ()) -> None:
+        super().__init__(message)
+        self.fields = fields

@@ -1,0 +1,22 @@
+"""The seam to the queue: only a wake-up call. What is to be done stands in the database.
+
+A wake-up that is lost costs seconds, not the job: workers also look for queued rows themselves.
+`arq_queue.py` calls through Redis, `embedded_queue.py` leaves it to that look.
+"""
+
+from typing import Protocol
+
+from shared.jobs.job import Job
+
+
+class JobQueue(Protocol):
+    async def check(self) -> None:
+        """Raises QueueUnavailable, within about a second, when the queue does not answer."""
+
+    async def enqueue(self, job: Job) -> None:
+        """Wakes a worker for a job that is committed. Calling it twice does no harm.
+
+        Raises QueueUnavailable.
+        """
+
+    async def close(self) -> None: ...

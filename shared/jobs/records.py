@@ -1,0 +1,267 @@
+"""Job records in the database: who may run what, decided by rows and not by the queue.
+
+Functions take an open `sqlalchemy.Connection` and leave the transaction to the caller; the
+asynchronous API calls them through `AsyncConnection.run_sync`. A unique index allows one queued
+or running row a kind, so fifty triggers at once end in one job. A running job belongs to the
+worker that holds its lease; a lease that runs out makes the job claimable again, three tries in
+all.
+"""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, insert, or_, select, update
+from sqlalchemy.exc import IntegrityError
+
+from shared.db.models import JobRow
+from shared.errors import JobLost, JobNotFound
+from shared.jobs.job import ACTIVE_STATES, LEASE_SECONDS, MAX_TRIES, Job, Kind, State
+
+_COLUMNS = [
+    JobRow.id,
+    JobRow.kind,
+    JobRow.state,
+    JobRow.origin,
+    JobRow.progress,
+    JobRow.stage,
+    JobRow.stages,
+    JobRow.peak_rss_mb,
+    JobRow.error,
+    JobRow.snapshot_version,
+    JobRow.created_at,
+    JobRow.started_at,
+    JobRow.finished_at,
+    JobRow.tries,
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Triggered:
+    """`is_coalesced` when an active job was there already and is returned instead."""
+
+    job: Job
+    is_coalesced: bool
+
+
+def trigger(connection: Connection, *, kind: Kind, origin: str, now: datetime) -> Triggered:
+    """Queues a job, or joins the active one.
+
+    Joining a running job notes that a trailing run is wanted: data that arrived after the run
+    began is covered by one more run, however many triggers came.
+    """
+    for _ in range(5):  # the active job may end between the insert and the select
+        try:
+            with connection.begin_nested():
+                job_id = uuid.uuid4().hex
+                connection.execute(
+                    insert(JobRow).values(
+                        id=job_id,
+                        kind=kind,
+                        state="queued",
+                        origin=origin,
+                        stages=[],
+                        created_at=now,
+                    )
+                )
+            return Triggered(get(connection, job_id), is_coalesced=False)
+        except IntegrityError:
+            active = connection.execute(_active(kind)).one_or_none()
+            if active is None:
+                continue
+            connection.execute(
+                update(JobRow)
+                .where(JobRow.id == active.id, JobRow.state == "running")
+                .values(rerun_origin=origin)
+            )
+            return Triggered(_job(active), is_coalesced=True)
+    raise JobLost("the job table changed faster than a trigger could follow")
+
+
+def get(connection: Connection, job_id: str) -> Job:
+    """Raises JobNotFound."""
+    row = connection.execute(select(*_COLUMNS).where(JobRow.id == job_id)).one_or_none()
+    if row is None:
+        raise JobNotFound("there is no such job")
+    return _job(row)
+
+
+def newest(
+    connection: Connection, *, limit: int, before: tuple[datetime, str] | None = None
+) -> Sequence[Job]:
+    """Newest first; `before` is the (created_at, id) of the last one already seen."""
+    statement = select(*_COLUMNS).order_by(JobRow.created_at.desc(), JobRow.id.desc()).limit(limit)
+    if before is not None:
+        at, job_id = before
+        statement = statement.where(
+            or_(JobRow.created_at < at, (JobRow.created_at == at) & (JobRow.id < job_id))
+        )
+    return [_job(row) for row in connection.execute(statement)]
+
+
+def queued(connection: Connection, kind: Kind) -> Job | None:
+    """The job that waits to be claimed, if there is one."""
+    row = connection.execute(_active(kind).where(JobRow.state == "queued")).one_or_none()
+    return None if row is None else _job(row)
+
+
+def claim(connection: Connection, job_id: str, *, owner: str, now: datetime) -> Job | None:
+    """Takes the lease of a queued job; None when another worker was faster."""
+    taken = connection.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == "queued")
+        .values(
+            state="running",
+            lease_owner=owner,
+            lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
+            started_at=now,
+            tries=JobRow.tries + 1,
+            progress=0,
+            stage=None,
+            stages=[],
+            error=None,
+        )
+    )
+    return get(connection, job_id) if taken.rowcount == 1 else None
+
+
+def heartbeat(
+    connection: Connection,
+    job_id: str,
+    *,
+    owner: str,
+    now: datetime,
+    progress: float,
+    stage: str | None,
+    stages: list[dict[str, Any]],
+    peak_rss_mb: float | None,
+) -> None:
+    """Renews the lease and notes progress. Raises JobLost when another owner took the job."""
+    _update_owned(
+        connection,
+        job_id,
+        owner,
+        lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
+        progress=progress,
+        stage=stage,
+        stages=stages,
+        peak_rss_mb=peak_rss_mb,
+    )
+
+
+def check_owner(connection: Connection, job_id: str, *, owner: str) -> None:
+    """Raises JobLost unless `owner` still holds the running job."""
+    row = connection.execute(
+        select(JobRow.id).where(
+            JobRow.id == job_id, JobRow.state == "running", JobRow.lease_owner == owner
+        )
+    ).one_or_none()
+    if row is None:
+        raise JobLost("the job was taken over by another worker")
+
+
+def finish(
+    connection: Connection,
+    job_id: str,
+    *,
+    owner: str,
+    state: State,
+    now: datetime,
+    error: str | None = None,
+    snapshot_version: str | None = None,
+    stages: list[dict[str, Any]] | None = None,
+    peak_rss_mb: float | None = None,
+) -> Job | None:
+    """Records the outcome and returns the trailing job, queued when one was wanted.
+
+    Raises JobLost when the job is no longer this owner's.
+    """
+    wanted = connection.execute(
+        select(JobRow.kind, JobRow.rerun_origin).where(JobRow.id == job_id)
+    ).one_or_none()
+    values: dict[str, Any] = {
+        "state": state,
+        "error": error,
+        "snapshot_version": snapshot_version,
+        "finished_at": now,
+        "lease_owner": None,
+        "lease_expires_at": None,
+        "rerun_origin": None,
+    }
+    if state == "succeeded":
+        values |= {"progress": 1, "stage": None}
+    if stages is not None:
+        values["stages"] = stages
+    if peak_rss_mb is not None:
+        values["peak_rss_mb"] = peak_rss_mb
+    _update_owned(connection, job_id, owner, **values)
+    assert wanted is not None, "an owned job exists"
+    if wanted.rerun_origin is None:
+        return None
+    return trigger(connection, kind=wanted.kind, origin=wanted.rerun_origin, now=now).job
+
+
+def release_expired(connection: Connection, *, now: datetime) -> list[Job]:
+    """Jobs whose worker was lost: queued again while tries are left, else failed. Returns them."""
+    expired = connection.execute(
+        select(*_COLUMNS, JobRow.lease_owner).where(
+            JobRow.state == "running", JobRow.lease_expires_at < now
+        )
+    ).all()
+    released = []
+    for row in expired:
+        is_last = row.tries >= MAX_TRIES
+        values: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
+        if is_last:
+            reason = f"the worker was lost {row.tries} times while the job ran"
+            values |= {"state": "failed", "error": reason, "finished_at": now}
+        else:
+            values |= {"state": "queued", "stage": None, "progress": 0}
+        changed = connection.execute(
+            update(JobRow)
+            .where(
+                JobRow.id == row.id,
+                JobRow.state == "running",
+                JobRow.lease_owner == row.lease_owner,
+                JobRow.lease_expires_at < now,
+            )
+            .values(values)
+        )
+        if changed.rowcount == 1:
+            released.append(get(connection, row.id))
+    return released
+
+
+def requeue(connection: Connection, job_id: str, *, owner: str) -> None:
+    """Gives a running job back at an orderly stop; the interrupted try does not count."""
+    _update_owned(
+        connection,
+        job_id,
+        owner,
+        state="queued",
+        lease_owner=None,
+        lease_expires_at=None,
+        stage=None,
+        progress=0,
+        tries=JobRow.tries - 1,
+    )
+
+
+def _update_owned(connection: Connection, job_id: str, owner: str, **values: Any) -> None:
+    changed = connection.execute(
+        update(JobRow)
+        .where(JobRow.id == job_id, JobRow.state == "running", JobRow.lease_owner == owner)
+        .values(values)
+    )
+    if changed.rowcount != 1:
+        raise JobLost("the job was taken over by another worker")
+
+
+def _active(kind: str) -> Any:
+    return select(*_COLUMNS).where(JobRow.kind == kind, JobRow.state.in_(ACTIVE_STATES))
+
+
+def _job(row: Any) -> Job:
+    return Job(*row[: len(_COLUMNS)])

@@ -1,0 +1,297 @@
+"""Bytes <-> the binary parts of a snapshot: restaurants, users, lists, popular, similar, index.
+
+Specified in docs/snapshot-format.md. All numbers are little-endian. A part begins with a header of
+24 bytes: magic `TMS1`, kind (u16), schema (u16), count (u64), ordinal width in bytes (u16), six
+bytes of zero. Every section starts at a multiple of eight bytes. An ordinal is the position of a
+restaurant in the `restaurants` part; it takes two bytes below 65,536 restaurants, else four.
+
+Writers take buffers (bytes, array.array, memoryview, numpy arrays) and never copy them whole;
+readers keep views into a mapped file. Checksums are verified by whoever fetched the part; readers
+check the header, the total length and every offset they follow, so that damaged counts raise
+SnapshotDamaged before anything is allocated. Nothing here knows numpy, stores or HTTP.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import sys
+from bisect import bisect_left
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
+
+from shared.errors import SnapshotDamaged
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from typing_extensions import Buffer
+
+MAGIC = b"TMS1"
+SCHEMA = 1
+HEADER = struct.Struct("<4sHHQH6x")
+
+KIND_RESTAURANTS = 1
+KIND_USERS = 2
+KIND_LISTS = 3
+KIND_POPULAR = 4
+KIND_SIMILAR = 5
+KIND_METADATA_INDEX = 6
+
+SOURCE_NONE = 0
+SOURCE_PERSONAL = 1
+SOURCE_PREFERENCES = 2
+
+NO_CITY = 0
+EVERYWHERE = 0  # the row of the `popular` part that holds all restaurants
+
+_WIDE_FROM = 65_536
+_CODES: dict[int, Literal["H", "I"]] = {2: "H", 4: "I"}
+
+assert sys.byteorder == "little", "mapped sections are read in the machine's own byte order"
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    kind: int
+    count: int
+    width: int
+
+
+class UserEntry(NamedTuple):
+    """Where a user's record stands in the `lists` part (in ordinals), and what it rests on."""
+
+    start: int
+    stop: int
+    city: int
+    source: int
+
+
+class UserLists(NamedTuple):
+    """Ordinals, best first. `for_you` and `discover` are heads; `order_again` is whole."""
+
+    for_you: Sequence[int]
+    discover: Sequence[int]
+    order_again: Sequence[int]
+
+
+def ordinal_width(restaurants: int) -> int:
+    """Bytes an ordinal takes among that many restaurants: 2 or 4."""
+    return 2 if restaurants < _WIDE_FROM else 4
+
+
+# --- writing ---------------------------------------------------------------------------------
+
+
+def write_restaurants(file: BinaryIO, *, ids: Buffer, cities: Buffer) -> None:
+    """ids: int64, ascending, shape (n,). cities: uint16 codes, shape (n,), 0 = no city."""
+    count = _length(ids, 8)
+    assert _length(cities, 2) == count
+    _write(file, KIND_RESTAURANTS, count, ordinal_width(count), ids, cities)
+
+
+def write_users(
+    file: BinaryIO, *, ids: Buffer, offsets: Buffer, cities: Buffer, sources: Buffer
+) -> None:
+    """ids: int64, ascending, (n,). offsets: uint32, (n + 1,), in ordinals of the `lists` part.
+
+    cities: uint16 codes, (n,). sources: uint8, (n,), one of the SOURCE constants.
+    """
+    count = _length(ids, 8)
+    assert _length(offsets, 4) == count + 1
+    assert _length(cities, 2) == _length(sources, 1) == count
+    _write(file, KIND_USERS, count, 0, ids, offsets, cities, sources)
+
+
+class ListsWriter:
+    """Appends one record a user: two lengths, then for_you, discover and order_again."""
+
+    def __init__(self, file: BinaryIO, *, users: int, width: int) -> None:
+        self._file = file
+        self._lengths = struct.Struct("<HH" if width == 2 else "<II")
+        self._width = width
+        self.offset = 0
+        """Ordinals written so far: the next record's place."""
+        _write(file, KIND_LISTS, users, width)
+
+    def append(self, for_you: bytes, discover: bytes, order_again: bytes) -> int:
+        """Takes ordinals of the part's width as bytes; returns the offset after the record."""
+        width = self._width
+        head = self._lengths.pack(len(for_you) // width, len(discover) // width)
+        record = b"".join((head, for_you, discover, order_again))
+        self._file.write(record)
+        self.offset += len(record) // width
+        return self.offset
+
+
+def write_ragged(
+    file: BinaryIO, *, kind: int, offsets: Buffer, ordinals: Buffer, width: int
+) -> None:
+    """Rows of different lengths: `popular`, `similar`. offsets: uint32, shape (rows + 1,)."""
+    _write(file, kind, _length(offsets, 4) - 1, width, offsets, ordinals)
+
+
+def write_metadata_index(file: BinaryIO, *, offsets: Buffer) -> None:
+    """offsets: uint32, shape (restaurants + 1,): where each object stands in `metadata`."""
+    _write(file, KIND_METADATA_INDEX, _length(offsets, 4) - 1, 0, offsets)
+
+
+# --- reading ---------------------------------------------------------------------------------
+
+
+class Restaurants:
+    """ordinal <-> id, and each restaurant's city code."""
+
+    def __init__(self, part: memoryview) -> None:
+        header, (ids, cities) = _sections(part, KIND_RESTAURANTS, (8, 0), (2, 0))
+        if header.width != ordinal_width(header.count):
+            raise SnapshotDamaged("the restaurants part states a wrong ordinal width")
+        self.count = header.count
+        self.width = header.width
+        self.ids = ids.cast("q")
+        self.cities = cities.cast("H")
+
+    def ordinal_of(self, restaurant_id: int) -> int | None:
+        at = bisect_left(self.ids, restaurant_id)
+        return at if at < self.count and self.ids[at] == restaurant_id else None
+
+
+class Users:
+    """The index of users: binary search over ascending ids."""
+
+    def __init__(self, part: memoryview) -> None:
+        header, sections = _sections(part, KIND_USERS, (8, 0), (4, 1), (2, 0), (1, 0))
+        ids, offsets, cities, sources = sections
+        self.count = header.count
+        self.ids = ids.cast("q")
+        self._offsets = offsets.cast("I")
+        self._cities = cities.cast("H")
+        self._sources = sources.cast("B")
+
+    def find(self, user_id: int) -> UserEntry | None:
+        at = bisect_left(self.ids, user_id)
+        if at == self.count or self.ids[at] != user_id:
+            return None
+        offsets = self._offsets
+        return UserEntry(offsets[at], offsets[at + 1], self._cities[at], self._sources[at])
+
+
+class Lists:
+    """Reads records with `pread`: pages touched by one user do not stay in this process.
+
+    The descriptor is closed with the object; the file it came from may be unlinked before.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        size = os.fstat(self._descriptor).st_size
+        header = _header(os.pread(self._descriptor, HEADER.size, 0), KIND_LISTS)
+        if header.width not in _CODES:
+            raise SnapshotDamaged("the lists part states an unknown ordinal width")
+        self.width = header.width
+        self._code = _CODES[header.width]
+        self._stop = (size - HEADER.size) // header.width
+
+    def read(self, entry: UserEntry) -> UserLists:
+        """Raises SnapshotDamaged where the record leaves the part or contradicts itself."""
+        start, stop, width = entry.start, entry.stop, self.width
+        if not start + 2 <= stop <= self._stop:
+            raise SnapshotDamaged("a user's record lies outside the lists part")
+        data = os.pread(self._descriptor, (stop - start) * width, HEADER.size + start * width)
+        items = memoryview(data).cast(self._code)
+        discover_at = 2 + items[0]
+        again_at = discover_at + items[1]
+        if again_at > len(items):
+            raise SnapshotDamaged("a user's record states lengths beyond its end")
+        return UserLists(items[2:discover_at], items[discover_at:again_at], items[again_at:])
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+
+class Ragged:
+    """Rows of ordinals: `popular` (row 0 = everywhere, then a row a city) and `similar`."""
+
+    def __init__(self, part: memoryview, *, kind: int) -> None:
+        header = _header(part, kind)
+        if header.width not in _CODES:
+            raise SnapshotDamaged("a part states an unknown ordinal width")
+        _, (offsets, ordinals) = _sections(part, kind, (4, 1), (header.width, None))
+        self.count = header.count
+        self._offsets = offsets.cast("I")
+        self._ordinals = ordinals.cast(_CODES[header.width])
+        if self._offsets[header.count] != len(self._ordinals):
+            raise SnapshotDamaged("a part's offsets do not end where its ordinals end")
+
+    def row(self, number: int) -> Sequence[int]:
+        """Empty for a row that does not exist."""
+        if not 0 <= number < self.count:
+            return ()
+        return self._ordinals[self._offsets[number] : self._offsets[number + 1]]
+
+
+class MetadataIndex:
+    """Where each restaurant's object stands in the uncompressed `metadata` part."""
+
+    def __init__(self, part: memoryview) -> None:
+        header, (offsets,) = _sections(part, KIND_METADATA_INDEX, (4, 1))
+        self.count = header.count
+        self._offsets = offsets.cast("I")
+
+    def span(self, ordinal: int) -> tuple[int, int]:
+        """(start, stop) in bytes; the separating comma is not part of it."""
+        return self._offsets[ordinal], self._offsets[ordinal + 1] - 1
+
+
+# --- both ------------------------------------------------------------------------------------
+
+
+def _length(data: Buffer, item_bytes: int) -> int:
+    size = memoryview(data).nbytes
+    assert size % item_bytes == 0
+    return size // item_bytes
+
+
+def _padding(size: int) -> int:
+    return -size % 8
+
+
+def _write(file: BinaryIO, kind: int, count: int, width: int, *sections: Buffer) -> None:
+    file.write(HEADER.pack(MAGIC, kind, SCHEMA, count, width))
+    for section in sections:
+        view = memoryview(section)
+        file.write(view)
+        file.write(bytes(_padding(view.nbytes)))
+
+
+def _header(part: Buffer, kind: int) -> Header:
+    if memoryview(part).nbytes < HEADER.size:
+        raise SnapshotDamaged("a part is shorter than its header")
+    magic, found, schema, count, width = HEADER.unpack_from(part)
+    if magic != MAGIC or found != kind or schema != SCHEMA:
+        raise SnapshotDamaged("a part's header is not that of its kind")
+    return Header(kind, count, width)
+
+
+def _sections(
+    part: memoryview, kind: int, *widths: tuple[int, int | None]
+) -> tuple[Header, list[memoryview]]:
+    """Cuts a part into sections of (item bytes, items beyond count); None takes the rest."""
+    header = _header(part, kind)
+    sections: list[memoryview] = []
+    at = HEADER.size
+    for item_bytes, extra in widths:
+        if extra is None:
+            # The rest may end in padding; offsets tell how much of it is data.
+            last = sections[-1].cast("I")[header.count]
+            size = last * item_bytes
+        else:
+            size = (header.count + extra) * item_bytes
+        if at + size > part.nbytes:
+            raise SnapshotDamaged("a part is shorter than its header states")
+        sections.append(part[at : at + size])
+        at += size + _padding(size)
+    if at != part.nbytes:
+        raise SnapshotDamaged("a part is longer than its header states")
+    return header, sections
