@@ -1,0 +1,192 @@
+"""Writes the rows of a data set folder into the database: idempotent, in bounded memory.
+
+Rows go in blocks of `BLOCK_ROWS`. The first row of an id in a file wins, later ones are bad rows;
+ids seen are kept in a temporary file, not in memory. Orders of users or restaurants that do not
+exist are bad rows; in a folder without a users file, the users of its orders are added by id.
+"""
+
+import os
+import sqlite3
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+
+from shared.db.upserts import ORDERS, RESTAURANTS, USERS, Staging, Target, ensure_users
+from shared.errors import StrictDataError
+from tastematch.dataset import BadRow, Dataset, Table
+
+BLOCK_ROWS = 10_000
+SEEN_CACHE_KB = 4096
+
+OnBadRow = Callable[[BadRow], None]
+OnProgress = Callable[[Table[Any]], None]
+
+
+@dataclass(slots=True)
+class FileOutcome:
+    """What became of the rows of one file; `seconds` is its own time."""
+
+    file: str
+    imported: int = 0
+    updated: int = 0
+    unchanged: int = 0
+    rejected: int = 0
+    large_ids: int = 0
+    seconds: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        return self.imported + self.updated + self.unchanged + self.rejected
+
+
+def import_dataset(
+    engine: Engine,
+    dataset: Dataset,
+    *,
+    is_strict: bool = False,
+    is_dry_run: bool = False,
+    on_bad_row: OnBadRow,
+    on_progress: OnProgress,
+) -> list[FileOutcome]:
+    """Imports restaurants, users and orders, in that order.
+
+    `is_strict`: the first bad row ends the import with nothing written. Raises StrictDataError
+    then, and DatasetError where a file cannot be read on; the blocks before stay imported.
+    """
+    outcomes = []
+    with engine.connect() as connection:
+        for table, target in (
+            (dataset.restaurants, RESTAURANTS),
+            (dataset.users, USERS),
+            (dataset.orders, ORDERS),
+        ):
+            if table is None:
+                continue
+            adds_users = target is ORDERS and dataset.users is None
+            outcomes.append(
+                _import_table(
+                    connection,
+                    table,
+                    target,
+                    adds_users=adds_users,
+                    commits=not (is_strict or is_dry_run),
+                    on_bad_row=_raise_bad_row if is_strict else on_bad_row,
+                    on_progress=on_progress,
+                )
+            )
+        if is_dry_run:
+            connection.rollback()
+        else:
+            connection.commit()
+    return outcomes
+
+
+def _raise_bad_row(row: BadRow) -> None:
+    raise StrictDataError(f"{row.file}, line {row.line}: {row.reason}")
+
+
+def _import_table(
+    connection: Connection,
+    table: Table[Any],
+    target: Target,
+    *,
+    adds_users: bool,
+    commits: bool,
+    on_bad_row: OnBadRow,
+    on_progress: OnProgress,
+) -> FileOutcome:
+    outcome = FileOutcome(table.file)
+    started = time.perf_counter()
+    staging = Staging(connection, target)
+
+    def reject(row: BadRow) -> None:
+        outcome.rejected += 1
+        on_bad_row(row)
+
+    with _SeenIds() as seen:
+        for block, bad_rows in _blocks(table):
+            for bad in bad_rows:
+                reject(bad)
+            fresh, repeated = seen.split(block)
+            for row in repeated:
+                reject(BadRow(table.file, row.line, f"id {row.id} stands on an earlier line too"))
+            if adds_users:
+                ensure_users(connection, (row.user_id for row in fresh))
+            merged = staging.merge(fresh)
+            for line, reason in merged.rejected:
+                reject(BadRow(table.file, line, reason))
+            outcome.imported += merged.imported
+            outcome.updated += merged.updated
+            outcome.unchanged += merged.unchanged
+            if commits:
+                connection.commit()
+            on_progress(table)
+    outcome.large_ids = table.large_ids
+    outcome.seconds = time.perf_counter() - started
+    return outcome
+
+
+def _blocks(table: Table[Any]) -> Iterator[tuple[list[Any], list[BadRow]]]:
+    rows: list[Any] = []
+    bad_rows: list[BadRow] = []
+    for row in table:
+        if type(row) is BadRow:
+            bad_rows.append(row)
+        else:
+            rows.append(row)
+        if len(rows) + len(bad_rows) == BLOCK_ROWS:
+            yield rows, bad_rows
+            rows, bad_rows = [], []
+    if rows or bad_rows:
+        yield rows, bad_rows
+
+
+class _SeenIds:
+    """The ids of a file so far, in a temporary file; memory stays at `SEEN_CACHE_KB`."""
+
+    def __enter__(self) -> "_SeenIds":
+        self._exit = ExitStack()
+        folder = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="tastematch-import-"))
+        self._database = sqlite3.connect(os.path.join(folder, "ids"), isolation_level=None)
+        self._exit.callback(self._database.close)
+        for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{SEEN_CACHE_KB}"):
+            self._database.execute(f"PRAGMA {pragma}")
+        self._database.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
+        self._highest = -1
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._exit.close()
+
+    def split(self, rows: list[Any]) -> tuple[list[Any], list[Any]]:
+        """(rows whose id is new, rows whose id was there before or earlier in `rows`)."""
+        fresh, repeated = [], []
+        ids: set[int] = set()
+        # An id above all before it is new without a look: most files are sorted by id.
+        for row in rows:
+            row_id = row.id
+            if row_id > self._highest or (row_id not in ids and not self._has(row_id)):
+                self._highest = max(self._highest, row_id)
+                ids.add(row_id)
+                fresh.append(row)
+            else:
+                repeated.append(row)
+        with _transaction(self._database):
+            self._database.executemany("INSERT INTO seen VALUES (?)", ((i,) for i in sorted(ids)))
+        return fresh, repeated
+
+    def _has(self, row_id: int) -> bool:
+        found = self._database.execute("SELECT 1 FROM seen WHERE id = ?", (row_id,))
+        return found.fetchone() is not None
+
+
+@contextmanager
+def _transaction(database: sqlite3.Connection) -> Iterator[None]:
+    database.execute("BEGIN")
+    yield
+    database.execute("COMMIT")

@@ -1,0 +1,226 @@
+"""Streams restaurants, users, preferences and orders out of the database in blocks of columns.
+
+One read transaction covers them all, so a snapshot shows one state of the data. Rows that cannot
+be used are left out and counted by reason. Never holds more than one block of rows as Python
+objects; what is returned whole is one number a user or restaurant.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Engine,
+    Integer,
+    cast,
+    column,
+    func,
+    select,
+    table,
+)
+
+from shared.db.models import Order, Preferences, Restaurant, User
+from shared.parsing import MAX_ID
+from worker.ranking.popularity import NO_CITY
+
+MAX_CITIES = 65_535
+MAX_AHEAD = timedelta(days=1)
+
+_PG_CLASS = table("pg_class", column("oid"), column("reltuples"))
+
+
+@dataclass(frozen=True, slots=True)
+class RestaurantRow:
+    """What the projection shows of a restaurant; `rating` is within 0-5 or None."""
+
+    id: int
+    name: str
+    cuisine_type: str | None
+    rating: float | None
+    price_range: int | None
+    city: str | None
+    image_url: str | None
+    is_active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class OrderBlock:
+    """Three columns of shape (n,)."""
+
+    user_ids: NDArray[np.int64]
+    restaurant_ids: NDArray[np.int64]
+    epoch_seconds: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class UserColumns:
+    """ids: ascending, shape (users,). cities: codes, shape (users,), NO_CITY where unknown."""
+
+    ids: NDArray[np.int64]
+    cities: NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class Taste:
+    """What a user without orders likes; every field may be empty."""
+
+    cuisines: frozenset[str]
+    price_ranges: frozenset[int]
+    city: int
+
+
+class Cities:
+    """City names <-> codes; a code is a place in `names`, 0 is no city.
+
+    Names are matched without regard to case: users and restaurants are written by different hands.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str | None] = [None]
+        self._codes: dict[str, int] = {}
+
+    def add(self, name: str | None) -> int:
+        if name is None or not name.strip():
+            return NO_CITY
+        key = name.strip().casefold()
+        code = self._codes.get(key)
+        if code is None:
+            if len(self.names) > MAX_CITIES:
+                return NO_CITY
+            code = self._codes[key] = len(self.names)
+            self.names.append(name.strip())
+        return code
+
+    def find(self, name: str | None) -> int:
+        return NO_CITY if name is None else self._codes.get(name.strip().casefold(), NO_CITY)
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """A connection whose reads all see the same state of the database."""
+    with engine.connect() as connection:
+        if connection.dialect.name != "sqlite":
+            connection = connection.execution_options(  # noqa: PLW2901
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        with connection.begin():
+            yield connection
+
+
+def restaurants(
+    connection: Connection, *, block_rows: int, skipped: Counter[str]
+) -> Iterator[RestaurantRow]:
+    """All restaurants by id, the inactive ones too: their orders still tell about taste."""
+    statement = select(
+        Restaurant.id,
+        Restaurant.name,
+        Restaurant.cuisine_type,
+        Restaurant.rating,
+        Restaurant.price_range,
+        Restaurant.city,
+        Restaurant.image_url,
+        Restaurant.is_active,
+    ).order_by(Restaurant.id)
+    for rows in _stream(connection, statement, block_rows):
+        for row in rows:
+            if not 0 <= row.id <= MAX_ID:
+                skipped["restaurants with an id out of range"] += 1
+            elif not row.name or not row.name.strip():
+                skipped["restaurants without a name"] += 1
+            else:
+                yield RestaurantRow(
+                    row.id,
+                    row.name,
+                    row.cuisine_type,
+                    _within(row.rating, 0, 5, "ratings out of range", skipped),
+                    _within(row.price_range, 1, 4, "price ranges out of range", skipped),
+                    row.city,
+                    row.image_url,
+                    bool(row.is_active),
+                )
+
+
+def users(connection: Connection, cities: Cities, *, block_rows: int) -> UserColumns:
+    """Every user's id and city code."""
+    statement = select(User.id, User.city).where(User.id >= 0).order_by(User.id)
+    ids: list[NDArray[np.int64]] = []
+    codes: list[NDArray[np.uint16]] = []
+    for rows in _stream(connection, statement, block_rows):
+        ids.append(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
+        codes.append(np.fromiter((cities.find(row[1]) for row in rows), np.uint16, len(rows)))
+    return UserColumns(
+        np.concatenate(ids) if ids else np.empty(0, np.int64),
+        np.concatenate(codes) if codes else np.empty(0, np.uint16),
+    )
+
+
+def orders(
+    connection: Connection, *, block_rows: int, now: datetime, skipped: Counter[str]
+) -> Iterator[OrderBlock]:
+    """Orders in the table's own order; those dated more than a day after `now` are left out."""
+    if connection.dialect.name == "sqlite":
+        seconds: Any = cast(func.strftime("%s", Order.order_date), Integer)
+    else:
+        seconds = cast(func.floor(func.extract("epoch", Order.order_date)), BigInteger)
+    latest = int((now + MAX_AHEAD).timestamp())
+    statement = select(Order.user_id, Order.restaurant_id, seconds)
+    for rows in _stream(connection, statement, block_rows):
+        block = np.array([tuple(row) for row in rows if row[2] is not None], np.int64)
+        skipped["orders without a date"] += len(rows) - len(block)
+        block = block.reshape(-1, 3)
+        is_past = block[:, 2] <= latest
+        ahead = len(block) - int(np.count_nonzero(is_past))
+        if ahead:
+            skipped["orders dated in the future"] += ahead
+            block = block[is_past]
+        yield OrderBlock(*np.ascontiguousarray(block.T))
+
+
+def tastes(connection: Connection, cities: Cities, *, block_rows: int) -> dict[int, Taste]:
+    """Preferences of users who have no order, by user id."""
+    has_order = select(Order.id).where(Order.user_id == Preferences.user_id).exists()
+    statement = select(
+        Preferences.user_id, Preferences.cuisines, Preferences.price_ranges, Preferences.city
+    ).where(~has_order)
+    found: dict[int, Taste] = {}
+    for rows in _stream(connection, statement, block_rows):
+        for row in rows:
+            cuisines = frozenset(str(c).strip().casefold() for c in row.cuisines or ())
+            prices = frozenset(p for p in row.price_ranges or () if isinstance(p, int))
+            found[row.user_id] = Taste(cuisines, prices, cities.find(row.city))
+    return found
+
+
+def count_orders(connection: Connection) -> int:
+    """An exact count on SQLite; on PostgreSQL the planner's estimate where there is one."""
+    if connection.dialect.name != "sqlite":
+        estimate = connection.scalar(
+            select(func.coalesce(func.sum(_PG_CLASS.c.reltuples), -1)).where(
+                _PG_CLASS.c.oid == func.to_regclass("orders")
+            )
+        )
+        if estimate is not None and estimate > 0:
+            return int(estimate)
+    return connection.scalar(select(func.count()).select_from(Order)) or 0
+
+
+def _stream(
+    connection: Connection, statement: Any, block_rows: int
+) -> Iterator[Sequence[Any]]:
+    streamed = connection.execution_options(stream_results=True, max_row_buffer=block_rows)
+    return streamed.execute(statement).partitions(block_rows)
+
+
+def _within(value: Any, low: float, high: float, reason: str, skipped: Counter[str]) -> Any:
+    if value is None or (math.isfinite(value) and low <= value <= high):
+        return value
+    skipped[reason] += 1
+    return None
