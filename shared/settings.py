@@ -110,6 +110,7 @@ def _none_if_empty(value: object) -> object:
 
 
 OptionalSecret = Annotated[SecretStr | None, BeforeValidator(_none_if_empty)]
+OptionalText = Annotated[str | None, BeforeValidator(_none_if_empty)]
 OptionalPath = Annotated[Path | None, BeforeValidator(_none_if_empty)]
 Seconds = Annotated[float, Field(gt=0, le=3600)]
 
@@ -146,6 +147,7 @@ class Settings(BaseSettings):
     jwt_max_lifetime_days: Annotated[int, Field(ge=1, le=3650)] = Field(
         alias="TASTEMATCH_JWT_MAX_LIFETIME_DAYS", default=30
     )
+    jwt_audience: OptionalText = Field(alias="TASTEMATCH_JWT_AUDIENCE", default=None)
     service_token: OptionalSecret = Field(alias="TASTEMATCH_SERVICE_TOKEN", default=None)
     viewer_token: OptionalSecret = Field(alias="TASTEMATCH_VIEWER_TOKEN", default=None)
 
