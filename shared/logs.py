@@ -19,6 +19,7 @@ def configure_logs(*, service: str, level: str) -> None:
     is_terminal = sys.stderr.isatty()
     processors: list[Any] = [
         structlog.contextvars.merge_contextvars,
+        _rename_logger,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
@@ -36,8 +37,14 @@ def configure_logs(*, service: str, level: str) -> None:
 
 
 def get_logger(name: str) -> Logger:
-    logger: Logger = structlog.get_logger(logger=name)
+    # structlog keeps the word `logger` for itself; `_rename_logger` gives it back to the line.
+    logger: Logger = structlog.get_logger(logger_name=name)
     return logger
+
+
+def _rename_logger(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
+    event["logger"] = event.pop("logger_name", "tastematch")
+    return event
 
 
 def _one_line_errors(_logger: object, _method: str, event: dict[str, Any]) -> dict[str, Any]:
