@@ -169,6 +169,20 @@ class JobRow(Base):
     rerun_origin: Mapped[str | None] = mapped_column(String(32))
 
 
+class WorkerRow(Base):
+    """A worker process that says it is alive; `seen_at` is by the database's clock."""
+
+    __tablename__ = "workers"
+
+    id: Mapped[str] = mapped_column(String(64), primary_key=True)
+    kind: Mapped[str] = mapped_column(String(16))
+    host: Mapped[str] = mapped_column(Text)
+    pid: Mapped[int] = mapped_column(BigInteger)
+    state: Mapped[str] = mapped_column(String(16))
+    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
 class Audit(Base):
     """One row for each action of an operator."""
 

@@ -4,7 +4,8 @@ Functions take an open `sqlalchemy.Connection` and leave the transaction to the 
 asynchronous API calls them through `AsyncConnection.run_sync`. A unique index allows one queued
 or running row a kind, so fifty triggers at once end in one job. A running job belongs to the
 worker that holds its lease; a lease that runs out makes the job claimable again, three tries in
-all.
+all. Workers take `now` from the database (`shared/jobs/clock.py`), so that leases mean the same
+on every machine.
 """
 
 import uuid
@@ -36,6 +37,16 @@ _COLUMNS = [
     JobRow.finished_at,
     JobRow.tries,
 ]
+_NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
+_BACK_IN_QUEUE: dict[str, Any] = {
+    **_NO_LEASE,
+    "state": "queued",
+    "started_at": None,
+    "stage": None,
+    "stages": [],
+    "progress": 0,
+}
+_TRIGGER_ROUNDS = 10  # each round lost means that a job ended or began meanwhile
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,38 +57,42 @@ class Triggered:
     is_coalesced: bool
 
 
-def trigger(connection: Connection, *, kind: Kind, origin: str, now: datetime) -> Triggered:
+def trigger(
+    connection: Connection, *, kind: Kind, origin: str, now: datetime, wants_rerun: bool = True
+) -> Triggered:
     """Queues a job, or joins the active one.
 
-    Joining a running job notes that a trailing run is wanted: data that arrived after the run
-    began is covered by one more run, however many triggers came.
+    Joining a running job notes, where `wants_rerun`, that a trailing run is wanted: data that
+    arrived after the run began is covered by one more run, however many triggers came.
     """
-    for _ in range(5):  # the active job may end between the insert and the select
+    for _ in range(_TRIGGER_ROUNDS):
+        job_id = uuid.uuid4().hex
         try:
             with connection.begin_nested():
-                job_id = uuid.uuid4().hex
                 connection.execute(
-                    insert(JobRow).values(
-                        id=job_id,
-                        kind=kind,
-                        state="queued",
-                        origin=origin,
-                        stages=[],
-                        created_at=now,
-                    )
+                    insert(JobRow).values(queued_row(job_id, kind=kind, origin=origin, now=now))
                 )
             return Triggered(get(connection, job_id), is_coalesced=False)
         except IntegrityError:
             active = connection.execute(_active(kind)).one_or_none()
-            if active is None:
-                continue
-            connection.execute(
+        if active is None:
+            continue  # it ended between the insert and the select
+        if wants_rerun and active.state == "running":
+            noted = connection.execute(
                 update(JobRow)
                 .where(JobRow.id == active.id, JobRow.state == "running")
                 .values(rerun_origin=origin)
             )
-            return Triggered(_job(active), is_coalesced=True)
+            if noted.rowcount != 1:
+                continue  # it ended just now, and what it did not see would stay unseen
+        return Triggered(_job(active), is_coalesced=True)
     raise JobLost("the job table changed faster than a trigger could follow")
+
+
+def queued_row(job_id: str, *, kind: Kind, origin: str, now: datetime) -> dict[str, Any]:
+    """The columns of a new job; all others have defaults."""
+    identity = {"id": job_id, "kind": kind, "state": "queued", "origin": origin}
+    return {**identity, "stages": [], "created_at": now}
 
 
 def get(connection: Connection, job_id: str) -> Job:
@@ -108,7 +123,10 @@ def queued(connection: Connection, kind: Kind) -> Job | None:
 
 
 def claim(connection: Connection, job_id: str, *, owner: str, now: datetime) -> Job | None:
-    """Takes the lease of a queued job; None when another worker was faster."""
+    """Takes the lease of a queued job; None when another worker was faster.
+
+    A trailing run that was noted in an earlier try is dropped: this one begins after it.
+    """
     taken = connection.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == "queued")
@@ -121,10 +139,27 @@ def claim(connection: Connection, job_id: str, *, owner: str, now: datetime) -> 
             progress=0,
             stage=None,
             stages=[],
+            peak_rss_mb=None,
             error=None,
+            rerun_origin=None,
         )
     )
     return get(connection, job_id) if taken.rowcount == 1 else None
+
+
+def try_again(connection: Connection, job_id: str, *, owner: str, now: datetime) -> None:
+    """Counts one more try of a running job by the owner that has it. Raises JobLost."""
+    _update_owned(
+        connection,
+        job_id,
+        owner,
+        lease_expires_at=now + timedelta(seconds=LEASE_SECONDS),
+        tries=JobRow.tries + 1,
+        progress=0,
+        stage=None,
+        stages=[],
+        rerun_origin=None,
+    )
 
 
 def heartbeat(
@@ -178,17 +213,12 @@ def finish(
 
     Raises JobLost when the job is no longer this owner's.
     """
-    wanted = connection.execute(
-        select(JobRow.kind, JobRow.rerun_origin).where(JobRow.id == job_id)
-    ).one_or_none()
     values: dict[str, Any] = {
         "state": state,
         "error": error,
         "snapshot_version": snapshot_version,
         "finished_at": now,
-        "lease_owner": None,
-        "lease_expires_at": None,
-        "rerun_origin": None,
+        **_NO_LEASE,
     }
     if state == "succeeded":
         values |= {"progress": 1, "stage": None}
@@ -197,28 +227,33 @@ def finish(
     if peak_rss_mb is not None:
         values["peak_rss_mb"] = peak_rss_mb
     _update_owned(connection, job_id, owner, **values)
-    assert wanted is not None, "an owned job exists"
+    # Read after the update: a trigger that came before it is seen, a later one finds no active job.
+    wanted = connection.execute(
+        select(JobRow.kind, JobRow.rerun_origin).where(JobRow.id == job_id)
+    ).one()
     if wanted.rerun_origin is None:
         return None
     return trigger(connection, kind=wanted.kind, origin=wanted.rerun_origin, now=now).job
 
 
-def release_expired(connection: Connection, *, now: datetime) -> list[Job]:
-    """Jobs whose worker was lost: queued again while tries are left, else failed. Returns them."""
-    expired = connection.execute(
-        select(*_COLUMNS, JobRow.lease_owner).where(
-            JobRow.state == "running", JobRow.lease_expires_at < now
-        )
-    ).all()
+def release_expired(
+    connection: Connection, *, now: datetime, spare_owner: str | None = None
+) -> list[Job]:
+    """Jobs whose worker was lost: queued again while tries are left, else failed. Returns them.
+
+    A worker names itself as `spare_owner`: awake again after a pause, or after the clock was set,
+    it renews its own lease instead of giving up its work.
+    """
+    lost = [JobRow.state == "running", JobRow.lease_expires_at < now]
+    if spare_owner is not None:
+        lost.append(JobRow.lease_owner != spare_owner)
+    expired = connection.execute(select(*_COLUMNS, JobRow.lease_owner).where(*lost)).all()
     released = []
     for row in expired:
-        is_last = row.tries >= MAX_TRIES
-        values: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
-        if is_last:
+        values = _BACK_IN_QUEUE
+        if row.tries >= MAX_TRIES:
             reason = f"the worker was lost {row.tries} times while the job ran"
-            values |= {"state": "failed", "error": reason, "finished_at": now}
-        else:
-            values |= {"state": "queued", "stage": None, "progress": 0}
+            values = {**_NO_LEASE, "state": "failed", "error": reason, "finished_at": now}
         changed = connection.execute(
             update(JobRow)
             .where(
@@ -236,17 +271,8 @@ def release_expired(connection: Connection, *, now: datetime) -> list[Job]:
 
 def requeue(connection: Connection, job_id: str, *, owner: str) -> None:
     """Gives a running job back at an orderly stop; the interrupted try does not count."""
-    _update_owned(
-        connection,
-        job_id,
-        owner,
-        state="queued",
-        lease_owner=None,
-        lease_expires_at=None,
-        stage=None,
-        progress=0,
-        tries=JobRow.tries - 1,
-    )
+    tries = JobRow.tries - 1
+    _update_owned(connection, job_id, owner, tries=tries, **_BACK_IN_QUEUE)
 
 
 def _update_owned(connection: Connection, job_id: str, owner: str, **values: Any) -> None:
