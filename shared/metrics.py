@@ -10,7 +10,7 @@ import contextlib
 import os
 import platform
 import resource
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol
 
@@ -146,13 +146,12 @@ def render() -> tuple[bytes, str]:
     return generate_latest(_registry), CONTENT_TYPE_LATEST
 
 
-def request_started() -> None:
-    _IN_FLIGHT.inc()
+def watch_in_flight(count: Callable[[], int]) -> None:
+    _IN_FLIGHT.set_function(lambda: float(count()))
 
 
 def request_ended(*, method: str, route: str, status: int, seconds: float) -> None:
-    """`route` is a template such as `/api/restaurants/{restaurant_id}`, or `other`."""
-    _IN_FLIGHT.dec()
+    """`route` is a template such as `/api/restaurants/{restaurant_id}`, never a raw path."""
     key = (method, route, status)
     children = _request_children.get(key)
     if children is None:
@@ -174,7 +173,7 @@ def recommendations_served(list_name: str, source: str) -> None:
     """`list_name` is one of LISTS, `source` one of SOURCES."""
     child = _served_children.get((list_name, source))
     if child is None:
-        assert list_name in LISTS and source in SOURCES, "a label has few values"
+        assert (list_name in LISTS, source in SOURCES) == (True, True), "labels have few values"
         child = _served_children.setdefault((list_name, source), _SERVED.labels(list_name, source))
     child.inc()
 
