@@ -173,7 +173,8 @@ def recommendations_served(list_name: str, source: str) -> None:
     """`list_name` is one of LISTS, `source` one of SOURCES."""
     child = _served_children.get((list_name, source))
     if child is None:
-        assert (list_name in LISTS, source in SOURCES) == (True, True), "labels have few values"
+        assert list_name in LISTS, "labels have few values"
+        assert source in SOURCES, "labels have few values"
         child = _served_children.setdefault((list_name, source), _SERVED.labels(list_name, source))
     child.inc()
 

@@ -1,0 +1,83 @@
+"""Cursors: where a page ends, in a form that only this service can make.
+
+A cursor is base64url of a JSON position and a tag over the position and the scope it is good for:
+route, principal and filter (HMAC-SHA256, cut to 128 bits). One that was changed, or made for
+another scope or under another key, raises MalformedInput. What a position means is the route's
+affair; it hides nothing, so it holds nothing a client may not know.
+"""
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from shared.errors import MalformedInput
+from shared.settings import Settings
+
+MAX_CURSOR_CHARS: Final = 512
+TAG_BYTES: Final = 16
+
+_KEY_LABEL = b"tastematch cursor key 1"
+_BASE64URL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class CursorScope:
+    """`principal` is a role, or a role and user id; `filters` the values the pages depend on.
+
+    What may change from page to page, such as `limit`, is no filter.
+    """
+
+    route: str
+    principal: str
+    filters: tuple[tuple[str, str], ...] = ()
+
+
+def cursor_key(settings: Settings) -> bytes:
+    """The key of all cursors, derived from a secret that every replica shares."""
+    secret = settings.jwt_secret or settings.service_token
+    assert secret is not None, "settings hold one of them"
+    return hmac.digest(secret.get_secret_value().encode(), _KEY_LABEL, hashlib.sha256)
+
+
+def seal_cursor(key: bytes, scope: CursorScope, position: Sequence[Any]) -> str:
+    """position: what the route needs to go on, of JSON values."""
+    body = orjson.dumps(list(position))
+    text = base64.urlsafe_b64encode(_tag(key, scope, body) + body).rstrip(b"=").decode("ascii")
+    assert len(text) <= MAX_CURSOR_CHARS, "a position is small"
+    return text
+
+
+def open_cursor(key: bytes, scope: CursorScope, text: str) -> list[Any]:
+    """The position that was sealed for this scope. Raises MalformedInput."""
+    sealed = _decode(text)
+    tag, body = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
+    if not hmac.compare_digest(tag, _tag(key, scope, body)):
+        raise MalformedInput("the cursor is not one of this list; begin again without it")
+    position: list[Any] = orjson.loads(body)
+    return position
+
+
+def _tag(key: bytes, scope: CursorScope, body: bytes) -> bytes:
+    bound = orjson.dumps([scope.route, scope.principal, scope.filters])
+    # The length keeps the border between scope and position where it is.
+    return hmac.digest(key, b"%d:%b%b" % (len(bound), bound, body), hashlib.sha256)[:TAG_BYTES]
+
+
+def _decode(text: str) -> bytes:
+    """Raises MalformedInput for all but the one spelling that the bytes have."""
+    try:
+        if len(text) > MAX_CURSOR_CHARS or not _BASE64URL.fullmatch(text):
+            raise ValueError
+        sealed = base64.urlsafe_b64decode(text + "=" * (-len(text) % 4))
+        if base64.urlsafe_b64encode(sealed).rstrip(b"=").decode("ascii") != text:
+            raise ValueError
+    except (ValueError, binascii.Error):
+        raise MalformedInput("the cursor cannot be read; begin again without it") from None
+    return sealed
