@@ -12,7 +12,7 @@ help: ## list the targets
 	@grep -hE '^[a-z-]+%?:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 demo: $(VENV)/.demo ## install, import the sample data, precompute, serve until Ctrl-C
-	@$(BIN)/python -m benchmarks.demo
+	@$(BIN)/python -m tastematch.demo
 
 test: $(VENV)/.dev ## the whole test suite, against real services it starts itself
 	@$(BIN)/python -m pytest

@@ -26,6 +26,7 @@ from sqlalchemy import (
     select,
     table,
 )
+from sqlalchemy.dialects.postgresql import OID
 
 from shared.db.models import Order, Preferences, Restaurant, User
 from shared.parsing import MAX_ID
@@ -199,22 +200,28 @@ def tastes(connection: Connection, cities: Cities, *, block_rows: int) -> dict[i
     return found
 
 
-def count_orders(connection: Connection) -> int:
-    """An exact count on SQLite; on PostgreSQL the planner's estimate where there is one."""
+def counts(connection: Connection) -> dict[str, int]:
+    """Rows of users, restaurants and orders; the orders of PostgreSQL are an estimate.
+
+    Counting all orders takes PostgreSQL as long as reading them; the planner's figure is good
+    enough to choose block sizes and to draw a progress bar.
+    """
+    orders = 0
     if connection.dialect.name != "sqlite":
-        estimate = connection.scalar(
-            select(func.coalesce(func.sum(_PG_CLASS.c.reltuples), -1)).where(
-                _PG_CLASS.c.oid == func.to_regclass("orders")
-            )
+        estimate = select(_PG_CLASS.c.reltuples).where(
+            _PG_CLASS.c.oid == cast(func.to_regclass("orders"), OID)
         )
-        if estimate is not None and estimate > 0:
-            return int(estimate)
-    return connection.scalar(select(func.count()).select_from(Order)) or 0
+        orders = int(connection.scalar(estimate) or 0)
+    return {
+        "users": connection.scalar(select(func.count()).select_from(User)) or 0,
+        "restaurants": connection.scalar(select(func.count()).select_from(Restaurant)) or 0,
+        "orders": orders
+        if orders > 0
+        else connection.scalar(select(func.count()).select_from(Order)) or 0,
+    }
 
 
-def _stream(
-    connection: Connection, statement: Any, block_rows: int
-) -> Iterator[Sequence[Any]]:
+def _stream(connection: Connection, statement: Any, block_rows: int) -> Iterator[Sequence[Any]]:
     streamed = connection.execution_options(stream_results=True, max_row_buffer=block_rows)
     return streamed.execute(statement).partitions(block_rows)
 
