@@ -54,13 +54,13 @@ RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ig
     && python -m compileall -q shared api worker tastematch \
     && chmod -R a+rX /app
 # One thread of linear algebra: the product's own blocks set the parallelism, and each further
-# thread would hold buffers of its own. The metrics listener is also what tells that it lives.
+# thread would hold buffers of its own. The metrics listener also answers the health check.
 ENV OPENBLAS_NUM_THREADS=1 \
     TASTEMATCH_METRICS_PORT=9090
 USER 10001
 EXPOSE 9090
 HEALTHCHECK --interval=10s --timeout=3s --start-period=20s --retries=3 \
-    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/metrics' % os.environ['TASTEMATCH_METRICS_PORT'], timeout=2)"]
+    CMD ["python", "-c", "import os, urllib.request as r; r.urlopen('http://127.0.0.1:%s/health' % os.environ['TASTEMATCH_METRICS_PORT'], timeout=2)"]
 CMD ["tastematch", "worker"]
 
 FROM api AS seed

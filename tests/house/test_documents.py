@@ -7,8 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from prometheus_client import Counter, Gauge, Histogram
 from starlette.routing import Route
 
+from shared import metrics
 from shared.settings import Settings, load_settings
 from tastematch import cli
 from tests.house import repository
@@ -29,6 +31,18 @@ def test_documented_settings_exist() -> None:
     text = repository.document("docs/operations.md")
     named = set(re.findall(r"`((?:TASTEMATCH|DB)_[A-Z_]+)`", text))
     assert named <= {*VARIABLES, *_test_variables()}
+
+
+def test_metric_is_documented() -> None:
+    families = [
+        family.name
+        for metric in vars(metrics).values()
+        if isinstance(metric, Counter | Gauge | Histogram)
+        for family in metric.describe()
+    ]
+    assert families
+    text = repository.document("docs/operations.md")
+    assert [name for name in families if f"`{name}" not in text] == []
 
 
 @pytest.mark.parametrize("name", COMMANDS)
