@@ -123,11 +123,11 @@ class Settings(BaseSettings):
     )
 
     database_url: Annotated[str, AfterValidator(_database_url)] = Field(
-        alias="DATABASE_URL", default=""
+        alias="DATABASE_URL", default="", repr=False
     )
     redis_url: Annotated[
         str | None, BeforeValidator(_none_if_empty), AfterValidator(lambda v: v and _redis_url(v))
-    ] = Field(alias="REDIS_URL", default=None)
+    ] = Field(alias="REDIS_URL", default=None, repr=False)
 
     env: Literal["development", "production"] = Field(alias="TASTEMATCH_ENV", default="development")
     data_dir: Path = Field(alias="TASTEMATCH_DATA_DIR", default=Path(".data"))
