@@ -8,8 +8,8 @@ thread, never while a request waits.
 What every store keeps to:
 - A version is visible complete, or not at all; the active pointer moves in one atomic step.
 - No single stored value is larger than `CHUNK_BYTES`.
-- `generation` grows by one with every move of the pointer. A publish names the generation it saw
-  when its run began; if an operator moved the pointer since, the new version is held.
+- `generation` grows with every activation, of the active version too. A publish names the
+  generation it saw when its run began; if an operator activated since, the new version is held.
 - Bytes only: nothing that is read from a store is ever unpickled.
 """
 
@@ -70,7 +70,7 @@ class SnapshotPublisher(Protocol):
         manifest: Manifest,
         parts: Mapping[str, Path],
         *,
-        expected_generation: int,
+        expected_generation: int | None,
         activate: bool,
         on_progress: Progress | None = None,
         check: Callable[[], None] | None = None,
@@ -79,27 +79,42 @@ class SnapshotPublisher(Protocol):
 
         Sweeps what unfinished publishes left behind before it writes. The pointer stays where it
         is, and the new version is held, when `activate` is false, the pointer is pinned, or its
-        generation is not `expected_generation`. `check` is called right before the version
-        becomes visible; what it raises aborts the publish.
-        Raises StoreUnavailable, StoreFull (own half-written parts removed), PublishSuperseded
-        (a later publish swept this one).
+        generation is not `expected_generation`, which is None where the run found the pointer
+        damaged: then the version is held only if somebody repaired it since. A pointer that is
+        gone is always set anew. `check` is called right before the version becomes visible; what
+        it raises aborts the publish.
+        Raises StoreUnavailable, StoreFull, PublishSuperseded (a later publish swept this one),
+        SnapshotDamaged (a file differs from the manifest). What was written is removed before,
+        or, where the store no longer answers, by the next publish.
         """
 
     def prune(self, keep: int) -> list[str]:
-        """Removes all but the `keep` newest versions; never the active one. Returns the removed."""
+        """Removes all but the `keep` newest versions; never the active one.
+
+        Returns the removed, oldest first. Raises StoreUnavailable; SnapshotDamaged where the
+        pointer cannot be read (then nothing is removed).
+        """
 
     def close(self) -> None: ...
 
 
 class SnapshotCatalog(SnapshotReader, Protocol):
     def versions(self) -> list[CatalogEntry]:
-        """Newest first. A version whose manifest cannot be read is left out."""
+        """Newest first. A version whose manifest cannot be read is left out.
+
+        `held` was never active; `kept` was, and is no longer.
+        """
 
     def activate(self, version: str, *, pin: bool) -> Pointer:
         """Moves the pointer to a kept version, forwards or back, after verifying its bytes.
 
-        `pin=True` pins; `pin=False` leaves a pin as it is. Raises SnapshotNotFound,
-        SnapshotDamaged, StoreUnavailable.
+        `pin=True` pins; `pin=False` leaves a pin as it is. Sets a damaged pointer anew. Raises
+        SnapshotNotFound, SnapshotDamaged, SnapshotUnsupported, StoreUnavailable.
         """
 
-    def unpin(self) -> Pointer: ...
+    def unpin(self) -> Pointer:
+        """Leaves version and generation as they are. Raises as `pointer`."""
+
+
+class SnapshotStore(SnapshotCatalog, SnapshotPublisher, Protocol):
+    """All roles at once: what `open_store` returns."""
