@@ -31,6 +31,7 @@ safe to show: they hold no secret and no connection address.
        |- Unauthenticated
        |- Forbidden
        |- NotFound
+       |- NotAcceptable           no form of the answer that the client takes
        |- InvalidInput            values out of range; carries the fields
        `- MalformedInput          a body or cursor that cannot be read
 """
@@ -147,6 +148,10 @@ class Forbidden(RequestError):
 
 
 class NotFound(RequestError):
+    pass
+
+
+class NotAcceptable(RequestError):
     pass
 
 

@@ -1,0 +1,205 @@
+"""`create_app`: the API put together; its lifespan; what is answered on which path.
+
+Nothing else lives here. The guard stands outermost, in the place of FastAPI's middleware stack.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.routing import iter_route_contexts
+from starlette.exceptions import HTTPException
+from starlette.routing import compile_path
+
+from api import problems
+from api.answers import Answer, Handler, as_response
+from api.deps import Resources
+from api.documented import COMPONENTS
+from api.guard import REQUEST_ID, Guard, HotRoute
+from api.lifecycle import Lifecycle
+from api.problems import error_answer, problem_answer, problem_for_status
+from api.readiness import Readiness
+from api.routes import ROUTERS, health, lists, metadata, recommendations
+from api.routes import metrics as metrics_route
+from shared import metrics
+from shared.errors import FieldError, InvalidInput, MalformedInput, TasteMatchError
+from shared.logs import configure_logs
+from shared.settings import Settings, load_settings
+from shared.snapshot.opening import open_store
+
+TITLE = "TasteMatch"
+
+# Answered from memory alone, so never shed; /ready bounds itself.
+_LIGHT_PATHS = re.compile(
+    r"/ready|/metrics|/api/recommendations/detailed|/api/users/[^/]+/recommendations/detailed"
+    r"|/api/restaurants/[^/]+/similar|" + re.escape(lists.PATH)
+)
+_USER_PATH = re.compile(r"/api/users/[^/]+/recommendations")
+
+
+def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> FastAPI:
+    """The ASGI application. Opens nothing before its lifespan begins.
+
+    `lifecycle` is shared with whoever runs the server. Raises SettingsError where a key of the
+    settings cannot be used.
+    """
+    state = Lifecycle() if lifecycle is None else lifecycle
+    release = version("tastematch")
+    metrics.start_metrics("api", version=release)
+    metrics.watch_in_flight(lambda: state.in_flight)
+    resources = Resources(settings, store=open_store(settings), lifecycle=state)
+    app = FastAPI(
+        title=TITLE,
+        version=release,
+        lifespan=_lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.resources = resources
+    app.state.readiness = Readiness(resources)
+    for router in ROUTERS:
+        app.include_router(router)
+    if settings.metrics_port is None and not settings.is_production:
+        app.include_router(metrics_route.router)
+    _add_error_handlers(app)
+    _complete_openapi(app)
+    user_route = HotRoute(
+        recommendations.USER_PATH, partial(recommendations.user_recommendations, resources)
+    )
+
+    def find_hot(path: str) -> HotRoute | None:
+        is_user = path.startswith("/api/users/") and _USER_PATH.fullmatch(path) is not None
+        return user_route if is_user else None
+
+    app.middleware_stack = Guard(
+        app.build_middleware_stack(),
+        settings,
+        lifecycle=state,
+        hot=_hot_routes(resources),
+        find_hot=find_hot,
+        is_light=lambda path: _LIGHT_PATHS.fullmatch(path) is not None,
+        observe=metrics.request_ended,
+    )
+    return app
+
+
+def app_from_environment() -> FastAPI:
+    """For an ASGI server's `--factory`; `tastematch serve` adds limits that only it has."""
+    settings = load_settings()
+    configure_logs(service="api", level=settings.log_level)
+    return create_app(settings)
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    resources: Resources = app.state.resources
+    await asyncio.to_thread(resources.snapshots.open_local)
+    resources.snapshots.start()
+    try:
+        yield
+    finally:
+        resources.lifecycle.is_draining = True
+        await asyncio.to_thread(resources.snapshots.stop)
+        await resources.close()
+
+
+def _hot_routes(resources: Resources) -> dict[str, HotRoute]:
+    handlers: dict[str, Callable[..., Answer]] = {
+        health.HEALTH_PATH: health.health,
+        recommendations.MY_PATH: recommendations.my_recommendations,
+        metadata.PATH: metadata.metadata,
+    }
+    bound: dict[str, Handler] = {path: partial(h, resources) for path, h in handlers.items()}
+    return {path: HotRoute(path, handler) for path, handler in bound.items()}
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    allowed = _AllowedMethods(app)
+
+    async def on_error(request: Request, error: Exception) -> Response:
+        return as_response(error_answer(error, request_id=request.scope[REQUEST_ID]))
+
+    async def on_http_error(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        problem = problem_for_status(error.status_code)
+        detail = problem.title.lower()
+        headers = []
+        if problem is problems.METHOD_NOT_ALLOWED:
+            headers.append((b"allow", allowed.of(request.url.path).encode()))
+        answer = problem_answer(
+            problem, detail, request_id=request.scope[REQUEST_ID], headers=headers
+        )
+        return as_response(answer)
+
+    async def on_invalid(request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        return await on_error(request, _input_error(error))
+
+    # FastAPI's own handler for this class stands nearer than one for Exception.
+    app.add_exception_handler(RequestValidationError, on_invalid)
+    app.add_exception_handler(HTTPException, on_http_error)
+    app.add_exception_handler(TasteMatchError, on_error)
+    app.add_exception_handler(Exception, on_error)
+
+
+def _input_error(error: RequestValidationError) -> InvalidInput | MalformedInput:
+    fields = []
+    for item in error.errors():
+        location, *path = item["loc"]
+        if item["type"] == "json_invalid":
+            return MalformedInput("the body is not valid JSON")
+        fields.append(FieldError(str(location), ".".join(map(str, path)), item["msg"]))
+    first = fields[0]
+    return InvalidInput(f"{first.location} {first.name}: {first.detail}", tuple(fields))
+
+
+class _AllowedMethods:
+    """The methods of every path, for Allow; collected at the first refusal."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self._app = app
+        self._routes: list[tuple[re.Pattern[str], frozenset[str]]] | None = None
+
+    def of(self, path: str) -> str:
+        if self._routes is None:
+            self._routes = [
+                (compile_path(context.path)[0], frozenset(context.methods))
+                for context in iter_route_contexts(self._app.routes)
+                if context.path is not None and context.methods is not None
+            ]
+        methods = {"HEAD"} if any(self._matching(path, "GET")) else set()
+        return ", ".join(sorted(methods.union(*self._matching(path))))
+
+    def _matching(self, path: str, method: str | None = None) -> list[frozenset[str]]:
+        assert self._routes is not None
+        return [
+            methods
+            for pattern, methods in self._routes
+            if pattern.match(path) and (method is None or method in methods)
+        ]
+
+
+def _complete_openapi(app: FastAPI) -> None:
+    """Adds the components that routes refer to by name."""
+    generate = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = generate()
+            components = schema.setdefault("components", {})
+            for kind, entries in COMPONENTS.items():
+                components.setdefault(kind, {}).update(entries)
+        assert app.openapi_schema is not None
+        return app.openapi_schema
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,101 @@
+"""What routes need beyond the request: the process's resources and the caller.
+
+`Resources` is made once by `create_app` and stands on `app.state.resources`. Engine and queue are
+opened when a route first needs them: a process that only serves snapshots never loads their
+packages.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated
+
+from fastapi import Depends, Request
+
+from api.answers import header_map
+from api.auth import Authenticator, Principal, Role, require_role
+from api.follower import SnapshotFollower
+from api.lifecycle import Lifecycle
+from shared.jobs.queue import JobQueue
+from shared.settings import Settings
+from shared.snapshot.store import SnapshotCatalog
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
+
+class Resources:
+    """`store` is synchronous and slow: call it in a thread."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        store: SnapshotCatalog,
+        lifecycle: Lifecycle,
+    ) -> None:
+        self.settings = settings
+        self.store = store
+        self.lifecycle = lifecycle
+        self.authenticator = Authenticator(settings)
+        self.snapshots = SnapshotFollower(settings, store)
+        self._opening = asyncio.Lock()
+
+    @cached_property
+    def engine(self) -> AsyncEngine:
+        from shared.db.engine import async_engine
+        from shared.metrics import watch_pool
+
+        engine = async_engine(self.settings)
+        watch_pool(engine.sync_engine.pool)  # type: ignore[arg-type]
+        return engine
+
+    async def open_engine(self) -> AsyncEngine:
+        """The engine; the first call loads its packages in a thread, so that others are served."""
+        if "engine" not in self.__dict__:
+            async with self._opening:
+                await asyncio.to_thread(lambda: self.engine)
+        return self.engine
+
+    @cached_property
+    def queue(self) -> JobQueue:
+        from shared.jobs.opening import open_queue
+
+        return open_queue(self.settings)
+
+    async def close(self) -> None:
+        if "queue" in self.__dict__:
+            await self.queue.close()
+        if "engine" in self.__dict__:
+            await self.engine.dispose()
+
+
+async def resources_of(request: Request) -> Resources:
+    resources: Resources = request.app.state.resources
+    return resources
+
+
+async def principal_of(request: Request) -> Principal:
+    """Raises Unauthenticated."""
+    resources: Resources = request.app.state.resources
+    headers = header_map(request.scope["headers"])
+    return resources.authenticator.principal(headers.get(b"authorization"))
+
+
+def caller_with(*roles: Role) -> Callable[[Request], Awaitable[Principal]]:
+    """A dependency that lets only these roles pass. Raises Unauthenticated, Forbidden."""
+
+    async def caller(request: Request) -> Principal:
+        principal = await principal_of(request)
+        require_role(principal, roles)
+        return principal
+
+    return caller
+
+
+AppResources = Annotated[Resources, Depends(resources_of)]
+Caller = Annotated[Principal, Depends(principal_of)]
+Service = Annotated[Principal, Depends(caller_with("service"))]
+Operator = Annotated[Principal, Depends(caller_with("service", "viewer"))]

@@ -1,0 +1,41 @@
+"""The detailed form of a list: ids joined with the restaurants and the reason for each.
+
+Restaurants are slices of the mapped metadata, so they are the very bytes that
+`/api/restaurants/metadata` gives, and the list's order and length are those of the bare ids.
+"""
+
+from __future__ import annotations
+
+from api.evidence import Reason, reasons_of
+from api.local_snapshot import LocalSnapshot
+from api.serving import Served
+
+_ITEM = b'{"id":%b,"source":"%b","reason":{"code":"%b","restaurant_ids":[%b]},"restaurant":%b}'
+_DOCUMENT = (
+    b'{"items":[%b],"list":"%b","snapshot_version":"%b","metadata_version":"%b",'
+    b'"generated_at":"%b"}'
+)
+
+
+def detailed_body(snapshot: LocalSnapshot, served: Served, *, list_name: str) -> bytes:
+    """The JSON document. It depends on snapshot and user alone, as its ETag says."""
+    reasons = reasons_of(snapshot, served)
+    items = [
+        _item(snapshot, ordinal, segment.source, reasons[ordinal])
+        for segment in served.segments
+        for ordinal in segment.ordinals
+    ]
+    return _DOCUMENT % (
+        b",".join(items),
+        list_name.encode(),
+        snapshot.version_text,
+        snapshot.metadata_version_text,
+        snapshot.created_at_text,
+    )
+
+
+def _item(snapshot: LocalSnapshot, ordinal: int, source: str, reason: Reason) -> bytes:
+    texts = snapshot.id_texts
+    named = b",".join([texts[own] for own in reason.ordinals])
+    restaurant = bytes(snapshot.projection(ordinal))
+    return _ITEM % (texts[ordinal], source.encode(), reason.code.encode(), named, restaurant)

@@ -1,0 +1,232 @@
+"""Follows the store's pointer in a thread of its own, and swaps the snapshot requests read.
+
+Requests only look at `active`: one reference, replaced in one step. Whatever the store, the disk
+or a damaged version does, the last good snapshot goes on being served; what is wrong is kept in
+`status` for `/ready` and said in the log at most once a minute.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from dataclasses import dataclass
+from typing import Literal
+
+from api.local_copies import (
+    current_version,
+    fetch,
+    local_versions,
+    mark_current,
+    open_verified,
+    remove_copy,
+    sweep,
+)
+from api.local_snapshot import LocalSnapshot
+from shared.errors import (
+    DependencyError,
+    SnapshotDamaged,
+    SnapshotError,
+    SnapshotUnavailable,
+    SnapshotUnsupported,
+    TasteMatchError,
+)
+from shared.logs import get_logger
+from shared.settings import Settings
+from shared.snapshot.store import SnapshotReader
+
+POLL_SECONDS = 1.0
+MAX_BACKOFF_SECONDS = 3.0
+BAD_VERSION_SECONDS = 30.0
+SILENT_SECONDS = 4.0  # without word from the store for this long, it counts as down
+LOG_SECONDS = 60.0
+STOP_SECONDS = 3.0
+
+StoreState = Literal["ok", "down", "empty"]
+
+
+@dataclass(frozen=True, slots=True)
+class FollowerStatus:
+    """`problem` says why the version the store points to is not the one that is served."""
+
+    store: StoreState
+    problem: str | None
+
+
+class _Stopped(Exception):
+    pass
+
+
+class SnapshotFollower:
+    """Owns the thread. `open_local` may be called before `start`, so that the first request
+    finds a snapshot."""
+
+    def __init__(self, settings: Settings, store: SnapshotReader) -> None:
+        self.active: LocalSnapshot | None = None
+        self._store = store
+        self._folder = settings.snapshots_dir
+        self.public_vary = (
+            b"Accept-Encoding, Origin" if settings.cors_origins else b"Accept-Encoding"
+        )
+        self._previous: str | None = None
+        self._bad: dict[str, float] = {}
+        self._problem: str | None = None
+        self._is_empty = False
+        self._is_down = False
+        self._failures = 0
+        self._heard_at = time.monotonic()
+        self._logged: dict[str, float] = {}
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="snapshot-follower", daemon=True)
+        self._log = get_logger(__name__)
+
+    def require_active(self) -> LocalSnapshot:
+        """Raises SnapshotUnavailable."""
+        active = self.active
+        if active is None:
+            raise SnapshotUnavailable("no snapshot has been published yet; try again soon")
+        return active
+
+    def status(self) -> FollowerStatus:
+        is_silent = time.monotonic() - self._heard_at > SILENT_SECONDS
+        store: StoreState = "empty" if self._is_empty else "ok"
+        if self._is_down or is_silent:
+            store = "down"
+        return FollowerStatus(store, self._problem)
+
+    def open_local(self) -> None:
+        """Opens the copy served last, or else the newest good one. Damaged copies are removed."""
+        last = current_version(self._folder)
+        others = [version for version in local_versions(self._folder) if version != last]
+        for version in [last, *others] if last else others:
+            snapshot = self._opened(version)
+            if snapshot is not None:
+                self.active = snapshot
+                self._log.info("snapshot.opened", version=version, origin="local")
+                return
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; a store call that hangs is left to its own time-out."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+
+    def _run(self) -> None:
+        delay = 0.0
+        while not self._stop.wait(delay):
+            try:
+                delay = self._step()
+            except _Stopped:
+                return
+            except Exception:
+                self._report("follower.failed", "unexpected", exc_info=True)
+                delay = MAX_BACKOFF_SECONDS
+
+    def _step(self) -> float:
+        """One look at the pointer and what follows from it; returns the seconds until the next."""
+        try:
+            pointer = self._store.pointer()
+            self._heard()
+            self._is_empty = pointer.version is None and self.active is not None
+            if pointer.version is None or self._is_served(pointer.version):
+                self._problem = None
+            elif self._bad.get(pointer.version, 0.0) <= time.monotonic():
+                self._switch(pointer.version)
+        except DependencyError as error:
+            self._is_down = True
+            self._failures = min(self._failures + 1, 8)
+            self._report("store.down", "store", reason=error.message)
+            ceiling: float = min(MAX_BACKOFF_SECONDS, POLL_SECONDS * 2**self._failures)
+            return random.uniform(POLL_SECONDS / 2, ceiling)
+        except TasteMatchError as error:
+            self._problem = error.message
+            self._report("store.pointer_unreadable", "pointer", reason=error.message)
+        return POLL_SECONDS
+
+    def _heard(self) -> None:
+        if self._stop.is_set():
+            raise _Stopped
+        self._heard_at = time.monotonic()
+        if self._is_down:
+            self._is_down = False
+            self._failures = 0
+            self._logged.pop("store", None)
+            self._log.info("store.back")
+
+    def _is_served(self, version: str) -> bool:
+        return self.active is not None and self.active.version == version
+
+    def _switch(self, version: str) -> None:
+        """Makes that version the active one. Raises DependencyError; other trouble is noted."""
+        started = time.monotonic()
+        try:
+            snapshot = self._opened(version)
+            origin = "local"
+            if snapshot is None:
+                origin = "store"
+                manifest = self._store.manifest(version)
+                folder = fetch(self._store, manifest, self._folder, on_chunk=self._heard)
+                snapshot = LocalSnapshot(folder, manifest, public_vary=self.public_vary)
+        except SnapshotError as error:
+            self._refuse(version, error.message)
+            return
+        except OSError as error:
+            self._refuse(version, f"no local copy could be made: {error.strerror or error}")
+            return
+        if self.active is not None:
+            self._previous = self.active.version
+        self.active = snapshot
+        self._problem = None
+        self._bad.clear()
+        self._log.info(
+            "snapshot.switched",
+            version=version,
+            previous=self._previous,
+            origin=origin,
+            seconds=round(time.monotonic() - started, 3),
+        )
+        self._tidy(version)
+
+    def _opened(self, version: str) -> LocalSnapshot | None:
+        """The local copy of that version, if there is a good one."""
+        folder = self._folder / version
+        if not folder.is_dir():
+            return None
+        try:
+            return open_verified(folder, public_vary=self.public_vary)
+        except (SnapshotDamaged, FileNotFoundError) as error:
+            self._log.warning("snapshot.local_copy_damaged", version=version, reason=str(error))
+            remove_copy(folder)
+        except (SnapshotUnsupported, OSError) as error:
+            self._log.warning("snapshot.local_copy_unusable", version=version, reason=str(error))
+        return None
+
+    def _refuse(self, version: str, reason: str) -> None:
+        self._bad = {version: time.monotonic() + BAD_VERSION_SECONDS}
+        self._problem = f"{version}: {reason}"
+        self._report("snapshot.refused", version, version=version, reason=reason)
+
+    def _tidy(self, version: str) -> None:
+        """Keeps the copies of the current and the previous version."""
+        try:
+            mark_current(self._folder, version)
+            others = [v for v in local_versions(self._folder) if v != version]
+            kept = self._previous if self._previous in others else next(iter(others), None)
+            for other in others:
+                if other != kept:
+                    remove_copy(self._folder / other)
+            sweep(self._folder)
+        except OSError as error:
+            self._report("snapshot.not_tidied", "tidy", reason=error.strerror)
+
+    def _report(self, event: str, subject: str, **fields: object) -> None:
+        """Logs the same trouble at most once a minute."""
+        now = time.monotonic()
+        if now - self._logged.get(subject, -LOG_SECONDS) >= LOG_SECONDS:
+            if len(self._logged) > 100:
+                self._logged.clear()
+            self._logged[subject] = now
+            self._log.warning(event, **fields)

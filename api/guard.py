@@ -1,0 +1,285 @@
+"""The outermost layer, pure ASGI: what holds for every request whatever it asks for.
+
+Request id, timing, CORS, bounded bodies, shedding, one form for every error, one log line for
+what went wrong or took long. It also answers the hot paths itself, from functions that never
+wait, so that they pay for nothing below. Limits on what comes before a request is complete
+(header fields, address) are `protocol.py`'s.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from time import perf_counter
+from typing import NamedTuple, Protocol
+
+from starlette.types import ASGIApp, Message, Receive, Send
+
+from api import problems
+from api.answers import Answer, Handler, HeaderField, Headers, Scope, header_map
+from api.bodies import BodyRefused, ClientGone, has_body, read_body
+from api.cors import CrossOrigin, is_preflight
+from api.lifecycle import Lifecycle
+from api.problems import error_answer, problem_answer
+from shared.errors import TasteMatchError
+from shared.logs import get_logger
+from shared.metrics import request_shed
+from shared.settings import Settings
+
+SLOW_SECONDS = 1.0
+REQUEST_ID = "tastematch.request_id"  # where a route finds it in the scope
+
+_REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_QUIET_ROUTES = frozenset({"/health", "/metrics"})
+_CLOSE: HeaderField = (b"connection", b"close")
+# For answers that say nothing about caching: they are for this caller, now.
+_UNCACHED: list[HeaderField] = [
+    (b"cache-control", b"no-store"),
+    (b"vary", b"Authorization, Origin"),
+]
+
+
+class Observe(Protocol):
+    def __call__(self, *, method: str, route: str, status: int, seconds: float) -> None: ...
+
+
+class HotRoute(NamedTuple):
+    """`template` names the route in logs and metrics."""
+
+    template: str
+    handler: Handler
+
+
+@dataclass(slots=True)
+class _Request:
+    """`route` is the template once it is known: never an id, nothing a client made up."""
+
+    method: str
+    headers: Headers
+    id: bytes
+    started: float
+    route: str = "unmatched"
+
+
+class Guard:
+    """`hot` are routes by path, for GET and HEAD; `find_hot` knows those with ids in the path.
+
+    `is_light` tells of a path whether it is answered from memory alone: such requests are not
+    counted, so that a dependency that hangs does not shed them. `observe` is told of each
+    request when its answer begins.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        settings: Settings,
+        *,
+        lifecycle: Lifecycle,
+        hot: Mapping[str, HotRoute],
+        find_hot: Callable[[str], HotRoute | None],
+        is_light: Callable[[str], bool],
+        observe: Observe,
+    ) -> None:
+        self._app = app
+        self._lifecycle = lifecycle
+        self._hot = dict(hot)
+        self._find_hot = find_hot
+        self._is_light = is_light
+        self._observe = observe
+        self._max_in_flight = settings.max_in_flight
+        self._cross_origin = CrossOrigin(settings.cors_origins)
+        self._id_prefix = secrets.token_hex(6).encode()
+        self._numbers = count(1)
+        self._is_chatty = settings.log_level == "DEBUG"
+        self._log = get_logger(__name__)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1003})
+            else:
+                await self._app(scope, receive, send)
+            return
+        started = perf_counter()
+        headers = header_map(scope["headers"])
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID_FORM.fullmatch(request_id):
+            request_id = b"%s-%x" % (self._id_prefix, next(self._numbers))
+        method = scope["method"]
+        request = _Request(method, headers, request_id, started)
+        if method == "GET" or method == "HEAD":  # noqa: PLR1714 - a set takes longer
+            path = scope["path"]
+            hot = self._hot.get(path) or self._find_hot(path)
+            if hot is not None:
+                request.route = hot.template
+                await self._answer(request, self._handled(hot.handler, scope, request), send)
+                return
+        if is_preflight(method, headers):
+            answer = self._cross_origin.preflight(headers, request_id=request_id.decode())
+            await self._answer(request, answer, send)
+        else:
+            await self._pass_on(request, scope, receive, send)
+
+    def _handled(self, handler: Handler, scope: Scope, request: _Request) -> Answer:
+        try:
+            return handler(scope, request.headers)
+        except TasteMatchError as error:
+            return error_answer(error, request_id=request.id.decode())
+        except Exception as error:
+            self._log_failure(request)
+            return error_answer(error, request_id=request.id.decode())
+
+    async def _answer(self, request: _Request, answer: Answer, send: Send) -> None:
+        fields = answer.headers + self.own_fields(request, answer.status)
+        body = b"" if request.method == "HEAD" else answer.body
+        await send({"type": "http.response.start", "status": answer.status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _pass_on(self, request: _Request, scope: Scope, receive: Receive, send: Send) -> None:
+        """Lets the application answer, once the body is complete and there is room for it."""
+        try:
+            body = await read_body(request.headers, receive) if has_body(request.headers) else b""
+        except ClientGone:
+            return
+        except BodyRefused as refusal:
+            answer = self._problem(request, refusal.problem, refusal.detail, _CLOSE)
+            await self._answer(request, answer, send)
+            return
+        counted = None if self._is_light(scope["path"]) else self._lifecycle
+        if counted is not None and counted.in_flight >= self._max_in_flight:
+            request_shed()
+            detail = "try again after the time that Retry-After names"
+            await self._answer(request, self._problem(request, problems.OVERLOADED, detail), send)
+            return
+        inner: Scope = {**scope, REQUEST_ID: request.id.decode()}
+        if request.method == "HEAD":
+            inner["method"] = "GET"
+        exchange = _Exchange(
+            guard=self,
+            request=request,
+            scope=inner,
+            body=body,
+            counted=counted,
+            receive=receive,
+            send=send,
+        )
+        try:
+            await self._app(inner, exchange.receive, exchange.send)
+        except Exception as error:
+            request.route = _route_of(inner)
+            self._log_failure(request)
+            if exchange.is_unfinished:
+                raise  # the server must cut the connection: half an answer is none
+            if not exchange.has_started:
+                answer = error_answer(error, request_id=request.id.decode())
+                await self._answer(request, answer, send)
+        finally:
+            exchange.release()
+
+    def own_fields(self, request: _Request, status: int) -> list[HeaderField]:
+        """The fields every answer carries. Called once a request, when its answer begins."""
+        seconds = perf_counter() - request.started
+        self._observe(method=request.method, route=request.route, status=status, seconds=seconds)
+        if status >= 400 or seconds >= SLOW_SECONDS or self._is_chatty:
+            self._log_request(request, status, seconds)
+        fields = [
+            (b"x-request-id", request.id),
+            (b"x-process-time", b"%.6f" % seconds),
+            (b"server-timing", b"app;dur=%.3f" % (seconds * 1000)),
+            *self._cross_origin.fields(request.headers),
+        ]
+        if self._lifecycle.is_draining:
+            fields.append(_CLOSE)
+        return fields
+
+    def _problem(
+        self, request: _Request, problem: problems.Problem, detail: str, *headers: HeaderField
+    ) -> Answer:
+        return problem_answer(problem, detail, request_id=request.id.decode(), headers=headers)
+
+    def _log_request(self, request: _Request, status: int, seconds: float) -> None:
+        if request.route in _QUIET_ROUTES:
+            return
+        is_notable = status >= 400 or seconds >= SLOW_SECONDS
+        (self._log.info if is_notable else self._log.debug)(
+            "request",
+            method=request.method,
+            route=request.route,
+            status=status,
+            seconds=round(seconds, 6),
+            request_id=request.id.decode(),
+        )
+
+    def _log_failure(self, request: _Request) -> None:
+        self._log.error(
+            "request.failed",
+            route=request.route,
+            request_id=request.id.decode(),
+            exc_info=True,
+        )
+
+
+class _Exchange:
+    """One request that the application answers: the body it is given, the answer it sends."""
+
+    def __init__(
+        self,
+        *,
+        guard: Guard,
+        request: _Request,
+        scope: Scope,
+        body: bytes,
+        counted: Lifecycle | None,
+        receive: Receive,
+        send: Send,
+    ) -> None:
+        self._guard = guard
+        self._request = request
+        self._scope = scope
+        self._body: bytes | None = body
+        self._counted = counted
+        self._receive = receive
+        self._send = send
+        self.has_started = False
+        self._is_complete = False
+        if counted is not None:
+            counted.in_flight += 1
+
+    @property
+    def is_unfinished(self) -> bool:
+        return self.has_started and not self._is_complete
+
+    async def receive(self) -> Message:
+        if self._body is None:
+            return await self._receive()
+        body, self._body = self._body, None
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.has_started = True
+            self.release()  # a client that reads slowly takes no room from others
+            self._request.route = _route_of(self._scope)
+            fields: list[HeaderField] = list(message.get("headers", ()))
+            if not any(name == b"cache-control" for name, _ in fields):
+                fields += _UNCACHED
+            fields += self._guard.own_fields(self._request, message["status"])
+            message = {**message, "headers": fields}
+        else:
+            self._is_complete = not message.get("more_body", False)
+            if self._request.method == "HEAD":
+                message = {**message, "body": b""}
+        await self._send(message)
+
+    def release(self) -> None:
+        if self._counted is not None:
+            self._counted.in_flight -= 1
+            self._counted = None
+
+
+def _route_of(scope: Scope) -> str:
+    template = getattr(scope.get("route"), "path_format", None)
+    return template if isinstance(template, str) else "unmatched"

@@ -1,0 +1,172 @@
+"""A snapshot as requests see it: mapped parts of the local copy, and what is prebuilt from them.
+
+The uncompressed metadata and the binary parts are mapped read-only, users' lists are read by
+`pread`, the compressed metadata stands in memory. A mapping stays good after its file is gone, so
+a request that holds an old snapshot finishes on it. How a copy gets onto the disk is
+`local_copies.py`'s, which version is served `follower.py`'s.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+from dataclasses import dataclass
+from email.utils import format_datetime
+from pathlib import Path
+
+import orjson
+
+from api.answers import JSON_TYPE, HeaderField, length_of
+from api.caching import IDENTITY, Negotiator
+from shared.errors import SnapshotDamaged
+from shared.snapshot import format as parts
+from shared.snapshot.manifest import Manifest
+
+REQUIRED_PARTS = (
+    "restaurants",
+    "users",
+    "lists",
+    "popular",
+    "similar",
+    "cities",
+    "metadata",
+    "metadata_index",
+)
+# In the order in which they are preferred.
+ENCODED_PARTS = {b"zstd": "metadata.zst", b"br": "metadata.br", b"gzip": "metadata.gz"}
+SOURCES = ("personal", "preferences", "popular-city", "popular")
+
+MAX_CITIES_BYTES = 16 * 1024**2
+
+PRIVATE_CACHE: HeaderField = (b"cache-control", b"private, no-cache")
+PRIVATE_VARY: HeaderField = (b"vary", b"Authorization, Origin, Accept-Encoding")
+PUBLIC_CACHE: HeaderField = (
+    b"cache-control",
+    b"public, max-age=60, stale-while-revalidate=3600, stale-if-error=86400",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Representation:
+    """One encoding of the metadata: its body and the header fields of its 200 and its 304."""
+
+    body: bytes | memoryview
+    etag: bytes
+    fields: list[HeaderField]
+    unchanged_fields: list[HeaderField]
+
+
+class LocalSnapshot:
+    """A mapped version and what requests need of it prebuilt. Immutable once it is open."""
+
+    def __init__(self, folder: Path, manifest: Manifest, *, public_vary: bytes) -> None:
+        self.manifest = manifest
+        self.version = manifest.version
+        self.created_at = manifest.created_at.timestamp()
+        self.restaurants = parts.Restaurants(_mapped(folder / "restaurants"))
+        self.users = parts.Users(_mapped(folder / "users", is_read_ahead=True))
+        self.lists = parts.Lists(folder / "lists")
+        self.popular = parts.Ragged(_mapped(folder / "popular"), kind=parts.KIND_POPULAR)
+        self.similar = parts.Ragged(_mapped(folder / "similar"), kind=parts.KIND_SIMILAR)
+        self.metadata_index = parts.MetadataIndex(_mapped(folder / "metadata_index"))
+        self._metadata = _mapped(folder / "metadata")
+        self.cities = _read_cities(folder / "cities")
+        self._check_counts()
+
+        self.id_texts = [b"%d" % restaurant_id for restaurant_id in self.restaurants.ids]
+        self.version_text = self.version.encode()
+        self.created_at_text = manifest.as_dict()["created_at"].encode()
+        self.metadata_version_text = manifest.metadata_version.encode()
+        self.version_fields = self._version_fields()
+        self.personal_fields = {
+            source: [
+                JSON_TYPE,
+                PRIVATE_CACHE,
+                PRIVATE_VARY,
+                *self.version_fields,
+                (b"x-recommendation-source", source.encode()),
+            ]
+            for source in SOURCES
+        }
+        vary = (b"vary", public_vary)
+        self.public_fields = [JSON_TYPE, PUBLIC_CACHE, vary, *self.version_fields]
+        self.metadata = self._representations(folder, vary)
+        self.negotiator = Negotiator(tuple(self.metadata))
+        self._city_codes = {
+            name.casefold(): code for code, name in reversed(list(enumerate(self.cities))) if name
+        } | {name: code for code, name in enumerate(self.cities) if name}
+
+    def age_seconds(self, now: float) -> int:
+        """Whole seconds since it was created; never negative, whatever the clocks say."""
+        return max(0, int(now - self.created_at))
+
+    def projection(self, ordinal: int) -> memoryview:
+        """The restaurant's JSON object as it stands in the metadata."""
+        start, stop = self.metadata_index.span(ordinal)
+        if not 0 < start < stop < len(self._metadata):
+            raise SnapshotDamaged("the metadata index points outside the metadata")
+        return self._metadata[start:stop]
+
+    def city_code(self, name: str) -> int | None:
+        """The code of a city by its exact name, else by its name in any case."""
+        code = self._city_codes.get(name)
+        return self._city_codes.get(name.casefold()) if code is None else code
+
+    def _check_counts(self) -> None:
+        count = self.restaurants.count
+        if not count == self.metadata_index.count == self.similar.count:
+            raise SnapshotDamaged("the parts speak of different numbers of restaurants")
+        if self.popular.count != len(self.cities):
+            raise SnapshotDamaged("the parts speak of different numbers of cities")
+        if len({self.restaurants.width, self.lists.width}) != 1:
+            raise SnapshotDamaged("the parts disagree about the width of an ordinal")
+
+    def _version_fields(self) -> list[HeaderField]:
+        modified = format_datetime(self.manifest.created_at, usegmt=True)
+        return [
+            (b"last-modified", modified.encode()),
+            (b"x-snapshot-version", self.version_text),
+            (b"x-metadata-version", self.metadata_version_text),
+        ]
+
+    def _representations(self, folder: Path, vary: HeaderField) -> dict[bytes, Representation]:
+        bodies: dict[bytes, bytes | memoryview] = {
+            coding: (folder / part).read_bytes()
+            for coding, part in ENCODED_PARTS.items()
+            if part in self.manifest.bytes
+        }
+        bodies[IDENTITY] = self._metadata
+        representations = {}
+        for coding, body in bodies.items():
+            etag = b'"%s-%s"' % (self.metadata_version_text, coding)
+            unchanged = [(b"etag", etag), PUBLIC_CACHE, vary, *self.version_fields]
+            encoding = [] if coding == IDENTITY else [(b"content-encoding", coding)]
+            fields = [JSON_TYPE, length_of(body), *encoding, *unchanged]
+            representations[coding] = Representation(body, etag, fields, unchanged)
+        return representations
+
+
+def _mapped(path: Path, *, is_read_ahead: bool = False) -> memoryview:
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size == 0:
+            raise SnapshotDamaged(f"the part {path.name} is empty")
+        mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
+    if is_read_ahead:
+        mapped.madvise(mmap.MADV_WILLNEED)
+    return memoryview(mapped)
+
+
+def _read_cities(path: Path) -> list[str | None]:
+    if path.stat().st_size > MAX_CITIES_BYTES:
+        raise SnapshotDamaged("the cities part is larger than any list of cities")
+    try:
+        names = orjson.loads(path.read_bytes())
+    except ValueError:
+        names = None
+    if (
+        not isinstance(names, list)
+        or names[:1] != [None]
+        or not all(isinstance(name, str) for name in names[1:])
+    ):
+        raise SnapshotDamaged("the cities part is not a list of names")
+    return names

@@ -1,0 +1,174 @@
+"""Query and path parameters: declared once, read strictly, documented from the same declaration.
+
+A query holds only declared names, each once, in UTF-8 without NUL and other control characters.
+Numbers are plain ASCII digits. All bad values are reported together, as one InvalidInput.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+from urllib.parse import unquote_to_bytes
+
+from shared.errors import FieldError, InvalidInput
+from shared.parsing import ParseError, parse_id, parse_text, shown
+
+MAX_PAIRS = 64
+
+
+class Parameter(Protocol):
+    """`read` takes the decoded text, None where the parameter is absent. Raises ParseError."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
+    def read(self, text: str | None) -> Any: ...
+    def schema(self) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class IntegerParameter:
+    name: str
+    lowest: int
+    highest: int
+    default: int
+    description: str
+
+    def read(self, text: str | None) -> int:
+        if text is None:
+            return self.default
+        value = parse_id(text)
+        if not self.lowest <= value <= self.highest:
+            raise ParseError(f"is not between {self.lowest} and {self.highest}")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {
+            "type": "integer",
+            "minimum": self.lowest,
+            "maximum": self.highest,
+            "default": self.default,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ChoiceParameter:
+    """The first choice is the default."""
+
+    name: str
+    choices: tuple[str, ...]
+    description: str
+
+    def read(self, text: str | None) -> str:
+        if text is None:
+            return self.choices[0]
+        if text not in self.choices:
+            raise ParseError(f"{shown(text)} is none of {', '.join(self.choices)}")
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.choices), "default": self.choices[0]}
+
+
+@dataclass(frozen=True, slots=True)
+class TextParameter:
+    name: str
+    max_chars: int
+    description: str
+
+    def read(self, text: str | None) -> str | None:
+        if text is None:
+            return None
+        value = parse_text(text, max_chars=self.max_chars)
+        if not value:
+            raise ParseError("is empty")
+        return value
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "minLength": 1, "maxLength": self.max_chars}
+
+
+def read_query(raw: bytes, parameters: Sequence[Parameter]) -> dict[str, Any]:
+    """The values by name, defaults filled in. Raises InvalidInput."""
+    problems: list[FieldError] = []
+    texts = _texts(raw, {parameter.name for parameter in parameters}, problems)
+    values: dict[str, Any] = {}
+    for parameter in parameters:
+        try:
+            values[parameter.name] = parameter.read(texts.get(parameter.name))
+        except ParseError as error:
+            problems.append(FieldError("query", parameter.name, error.reason))
+    if problems:
+        raise InvalidInput(_sentence(problems), tuple(problems))
+    return values
+
+
+def read_path_id(text: str, *, name: str) -> int:
+    """An id from the path. Raises InvalidInput."""
+    try:
+        return parse_id(text)
+    except ParseError as error:
+        field = FieldError("path", name, error.reason)
+        raise InvalidInput(_sentence([field]), (field,)) from None
+
+
+def openapi_parameters(
+    query: Sequence[Parameter] = (), *, path_ids: Sequence[str] = ()
+) -> dict[str, Any]:
+    """The OpenAPI extra of a route that reads these by itself."""
+    described: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": {"type": "integer", "format": "int64", "minimum": 0},
+        }
+        for name in path_ids
+    ]
+    described += [
+        {
+            "name": parameter.name,
+            "in": "query",
+            "required": False,
+            "description": parameter.description,
+            "schema": parameter.schema(),
+        }
+        for parameter in query
+    ]
+    return {"parameters": described}
+
+
+def _texts(raw: bytes, names: set[str], problems: list[FieldError]) -> dict[str, str]:
+    texts: dict[str, str] = {}
+    pairs = [pair for pair in raw.split(b"&") if pair] if raw else []
+    if len(pairs) > MAX_PAIRS:
+        problems.append(FieldError("query", "", f"holds more than {MAX_PAIRS} parameters"))
+        return texts
+    for pair in pairs:
+        raw_name, _, raw_value = pair.partition(b"=")
+        name = _decoded(raw_name)
+        text = _decoded(raw_value)
+        if name is None or name not in names:
+            label = "" if name is None else shown(name)[1:-1]
+            problems.append(FieldError("query", label, "is not a parameter of this resource"))
+        elif text is None:
+            problems.append(FieldError("query", name, "is not valid UTF-8"))
+        elif name in texts:
+            problems.append(FieldError("query", name, "is given more than once"))
+        else:
+            texts[name] = text
+    return texts
+
+
+def _decoded(raw: bytes) -> str | None:
+    try:
+        return unquote_to_bytes(raw.replace(b"+", b" ")).decode("utf-8")
+    except UnicodeDecodeError:
+        return None
+
+
+def _sentence(problems: Sequence[FieldError]) -> str:
+    first = problems[0]
+    return f"{first.location} parameter {first.name or '?'}: {first.detail}"

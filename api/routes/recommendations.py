@@ -1,0 +1,182 @@
+"""A user's lists: bare ids, and the same list joined and explained.
+
+Answers come from plain functions. The guard calls those for bare ids directly; the routes here
+give the same answers through FastAPI and stand in the documentation.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from api.answers import Answer, HeaderField, Headers, Scope, as_response, header_map, length_of
+from api.auth import require_user, require_user_or_operator
+from api.caching import is_match
+from api.deps import Resources
+from api.detailed import detailed_body
+from api.documented import DETAILED_LIST, ID_LIST, SECURED, UNCHANGED, problems
+from api.local_snapshot import LocalSnapshot
+from api.parameters import (
+    ChoiceParameter,
+    IntegerParameter,
+    openapi_parameters,
+    read_path_id,
+    read_query,
+)
+from api.serving import DEFAULT_LIMIT, LISTS, MAX_LIMIT, Served, serve
+from shared.metrics import recommendations_not_modified, recommendations_served
+
+MY_PATH = "/api/recommendations"
+USER_PATH = "/api/users/{user_id}/recommendations"
+OVERLAY_REVISION = 0  # nothing of a user's lists changes between two snapshots
+MAX_KNOWN_QUERIES = 256
+
+PARAMETERS = (
+    IntegerParameter("limit", 1, MAX_LIMIT, DEFAULT_LIMIT, "How many restaurants at most."),
+    ChoiceParameter(
+        "list",
+        LISTS,
+        "`for_you`: repeats and discoveries together. `discover`: nothing ordered before. "
+        "`order_again`: what was ordered, and nothing else.",
+    ),
+)
+
+router = APIRouter(tags=["recommendations"])
+
+_RESPONSES: dict[int | str, dict[str, Any]] = {**UNCHANGED, **problems(401, 403, 422, 503)}
+_MINE = SECURED | openapi_parameters(PARAMETERS)
+_OF_USER = SECURED | openapi_parameters(PARAMETERS, path_ids=["user_id"])
+
+_known_queries: dict[bytes, tuple[str, int]] = {b"": (LISTS[0], DEFAULT_LIMIT)}
+
+
+def my_recommendations(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The calling user's ids. Raises Unauthenticated, Forbidden, InvalidInput,
+    SnapshotUnavailable."""
+    principal = resources.authenticator.principal(headers.get(b"authorization"))
+    return _answer(resources, require_user(principal), scope, headers, is_detailed=False)
+
+
+def user_recommendations(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The ids of the user in the path, for that user and operators. Raises as above."""
+    user_id = _user_in_path(resources, scope, headers)
+    return _answer(resources, user_id, scope, headers, is_detailed=False)
+
+
+def my_detailed(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The calling user's list in the detailed form. Raises as above."""
+    principal = resources.authenticator.principal(headers.get(b"authorization"))
+    return _answer(resources, require_user(principal), scope, headers, is_detailed=True)
+
+
+def user_detailed(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The detailed list of the user in the path. Raises as above."""
+    user_id = _user_in_path(resources, scope, headers)
+    return _answer(resources, user_id, scope, headers, is_detailed=True)
+
+
+@router.get(
+    MY_PATH,
+    operation_id="listMyRecommendations",
+    summary="The caller's restaurants, best first",
+    response_class=Response,
+    responses={200: ID_LIST, **_RESPONSES},
+    openapi_extra=_MINE,
+)
+async def list_my_recommendations(request: Request) -> Response:
+    headers = header_map(request.scope["headers"])
+    return as_response(my_recommendations(request.app.state.resources, request.scope, headers))
+
+
+@router.get(
+    USER_PATH,
+    operation_id="listUserRecommendations",
+    summary="A user's restaurants, best first: for that user and operators",
+    response_class=Response,
+    responses={200: ID_LIST, **_RESPONSES},
+    openapi_extra=_OF_USER,
+)
+async def list_user_recommendations(request: Request) -> Response:
+    headers = header_map(request.scope["headers"])
+    return as_response(user_recommendations(request.app.state.resources, request.scope, headers))
+
+
+@router.get(
+    f"{MY_PATH}/detailed",
+    operation_id="listMyDetailedRecommendations",
+    summary="The caller's restaurants with their data and the reason for each",
+    response_class=Response,
+    responses={200: DETAILED_LIST, **_RESPONSES},
+    openapi_extra=_MINE,
+)
+async def list_my_detailed_recommendations(request: Request) -> Response:
+    headers = header_map(request.scope["headers"])
+    return as_response(my_detailed(request.app.state.resources, request.scope, headers))
+
+
+@router.get(
+    f"{USER_PATH}/detailed",
+    operation_id="listUserDetailedRecommendations",
+    summary="A user's restaurants with their data and the reason for each",
+    response_class=Response,
+    responses={200: DETAILED_LIST, **_RESPONSES},
+    openapi_extra=_OF_USER,
+)
+async def list_user_detailed_recommendations(request: Request) -> Response:
+    headers = header_map(request.scope["headers"])
+    return as_response(user_detailed(request.app.state.resources, request.scope, headers))
+
+
+def _answer(
+    resources: Resources, user_id: int, scope: Scope, headers: Headers, *, is_detailed: bool
+) -> Answer:
+    query = scope["query_string"]
+    list_name, limit = _known_queries.get(query) or _read_query(query)
+    snapshot = resources.snapshots.require_active()
+    served = serve(snapshot, user_id, list_name=list_name, limit=limit)
+    # Names everything the answer depends on, and nothing that tells who may ask for it.
+    etag = b'"%d.%b.%d.%b.%d%b"' % (
+        user_id,
+        list_name.encode(),
+        limit,
+        snapshot.version_text,
+        OVERLAY_REVISION,
+        b".detailed" if is_detailed else b"",
+    )
+    fields = _fields(snapshot, served, etag)
+    if is_match(headers.get(b"if-none-match"), etag):
+        recommendations_not_modified()
+        return Answer(304, fields)
+    if is_detailed:
+        body = detailed_body(snapshot, served, list_name=list_name)
+    else:
+        texts = snapshot.id_texts
+        body = b"[%b]" % b",".join([texts[ordinal] for ordinal in served.ordinals])
+    recommendations_served(list_name, served.source)
+    fields.append(length_of(body))
+    return Answer(200, fields, body)
+
+
+def _fields(snapshot: LocalSnapshot, served: Served, etag: bytes) -> list[HeaderField]:
+    return [
+        *snapshot.personal_fields[served.source],
+        (b"etag", etag),
+        (b"x-snapshot-age", b"%d" % snapshot.age_seconds(time.time())),
+    ]
+
+
+def _read_query(query: bytes) -> tuple[str, int]:
+    values = read_query(query, PARAMETERS)
+    known: tuple[str, int] = (values["list"], values["limit"])
+    if len(_known_queries) < MAX_KNOWN_QUERIES and len(query) <= MAX_KNOWN_QUERIES:
+        _known_queries[query] = known
+    return known
+
+
+def _user_in_path(resources: Resources, scope: Scope, headers: Headers) -> int:
+    principal = resources.authenticator.principal(headers.get(b"authorization"))
+    user_id = read_path_id(scope["path"].split("/")[3], name="user_id")
+    require_user_or_operator(principal, user_id)
+    return user_id

@@ -1,0 +1,93 @@
+"""One restaurant: its full detail from the database, and those like it from the snapshot."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any
+
+import orjson
+from fastapi import APIRouter, Request, Response
+
+from api.answers import JSON_TYPE, Answer, as_response, header_map, length_of
+from api.caching import is_match
+from api.database import in_transaction
+from api.deps import Resources
+from api.documented import ID_LIST, RESTAURANT, UNCHANGED, problems
+from api.parameters import IntegerParameter, openapi_parameters, read_path_id, read_query
+from api.public_ids import public_ids
+from api.serving import DEFAULT_LIMIT, MAX_LIMIT
+from shared.errors import NotFound
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+DETAIL_PATH = "/api/restaurants/{restaurant_id}"
+SIMILAR_PATH = "/api/restaurants/{restaurant_id}/similar"
+
+SIMILAR_PARAMETERS = (
+    IntegerParameter("limit", 1, MAX_LIMIT, DEFAULT_LIMIT, "How many restaurants at most."),
+)
+
+router = APIRouter(tags=["restaurants"])
+
+
+@router.get(
+    DETAIL_PATH,
+    operation_id="getRestaurant",
+    summary="Everything a visitor may see of one restaurant",
+    response_class=Response,
+    responses={200: RESTAURANT, **UNCHANGED, **problems(404, 422, 503)},
+    openapi_extra=openapi_parameters(path_ids=["restaurant_id"]),
+)
+async def get_restaurant(request: Request, restaurant_id: str) -> Response:
+    read_query(request.scope["query_string"], ())
+    resources: Resources = request.app.state.resources
+    row = await _detail(resources, read_path_id(restaurant_id, name="restaurant_id"))
+    if row is None:
+        raise NotFound("there is no such restaurant")
+    body = orjson.dumps(row)
+    etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    fields = [
+        JSON_TYPE,
+        # Asked again each time: a restaurant that closes is gone at once.
+        (b"cache-control", b"public, no-cache"),
+        (b"vary", resources.snapshots.public_vary),
+        (b"etag", etag),
+    ]
+    if is_match(header_map(request.scope["headers"]).get(b"if-none-match"), etag):
+        return as_response(Answer(304, fields))
+    return as_response(Answer(200, [*fields, length_of(body)], body))
+
+
+@router.get(
+    SIMILAR_PATH,
+    operation_id="listSimilarRestaurants",
+    summary="Restaurants like this one, the most similar first",
+    response_class=Response,
+    responses={200: ID_LIST, **UNCHANGED, **problems(404, 422, 503)},
+    openapi_extra=openapi_parameters(SIMILAR_PARAMETERS, path_ids=["restaurant_id"]),
+)
+async def list_similar_restaurants(request: Request, restaurant_id: str) -> Response:
+    limit: int = read_query(request.scope["query_string"], SIMILAR_PARAMETERS)["limit"]
+    wanted = read_path_id(restaurant_id, name="restaurant_id")
+    snapshot = request.app.state.resources.snapshots.require_active()
+    ordinal = snapshot.restaurants.ordinal_of(wanted)
+    if ordinal is None:
+        raise NotFound("there is no such restaurant")
+    name = b"similar.%d.%d" % (wanted, limit)
+    headers = header_map(request.scope["headers"])
+    ordinals = snapshot.similar.row(ordinal)[:limit]
+    return as_response(public_ids(snapshot, ordinals, name=name, headers=headers))
+
+
+async def _detail(resources: Resources, restaurant_id: int) -> dict[str, Any] | None:
+    # The models are loaded by the first request that needs them.
+    from shared.db.restaurants import restaurant_detail
+
+    statement = restaurant_detail(restaurant_id)
+
+    async def read(connection: AsyncConnection) -> dict[str, Any] | None:
+        row = (await connection.execute(statement)).mappings().one_or_none()
+        return None if row is None else dict(row)
+
+    return await in_transaction(await resources.open_engine(), read)
