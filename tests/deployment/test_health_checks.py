@@ -6,11 +6,12 @@ import os
 import socket
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from tests.deployment import dockerfile
-from tests.services.processes import start_serve, start_worker
+from tests.services.processes import run_tastematch, start_serve, start_worker
 
 
 def _run_check(target: str, variables: dict[str, str]) -> int:
@@ -30,8 +31,13 @@ def test_api_is_healthy_only_while_it_serves(free_port: int) -> None:
     assert _run_check("api", variables) != 0
 
 
-def test_worker_is_healthy_only_while_it_runs(free_port: int) -> None:
-    variables = {"TASTEMATCH_METRICS_PORT": str(free_port)}
+def test_worker_is_healthy_only_while_it_runs(free_port: int, tmp_path: Path) -> None:
+    variables = {
+        "TASTEMATCH_METRICS_PORT": str(free_port),
+        "TASTEMATCH_DATA_DIR": str(tmp_path),
+        "TASTEMATCH_PRECOMPUTE_CRON": "",
+    }
+    assert run_tastematch("migrate", env=variables).returncode == 0
     assert _run_check("worker", variables) != 0
     with start_worker(env=variables):
         assert _run_check("worker", variables) == 0
