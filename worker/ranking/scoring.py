@@ -1,0 +1,119 @@
+"""Scores users against the item graph: what a history points to, best first.
+
+    score(u, j) = sum_i 2^(-age(u, i) / half-life) P_ij     over the restaurants i of user u
+
+A block of users is one sparse product; users times restaurants are never dense. Each user's
+numbers depend on that user's history alone, so no block size changes them.
+"""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from worker.ranking import sort_keys
+from worker.ranking.blocks import cut_blocks
+from worker.ranking.decay import decay
+from worker.ranking.item_model import ItemGraph
+from worker.ranking.matrix import InteractionMatrix, user_degrees
+
+RECENCY_HALF_LIFE_DAYS = 365.0
+USER_BLOCK = 1024
+BLOCK_ENTRIES = 1 << 18
+"""Scratch entries of a block, about 30 bytes each."""
+
+
+@dataclass(frozen=True, slots=True)
+class RankedBlock:
+    """Rankings of the users from row `first_user` on, best first, equal scores by row."""
+
+    first_user: int
+    rows: NDArray[np.int32]
+    """Restaurant rows, shape (users, n), -1 behind a user's length."""
+    scores: NDArray[np.float32]
+    """Shape (users, n), above zero, 0 behind a user's length."""
+    lengths: NDArray[np.int32]
+    """Shape (users,)."""
+
+
+def score_users(
+    matrix: InteractionMatrix,
+    graph: ItemGraph,
+    *,
+    n: int,
+    half_life_days: float = RECENCY_HALF_LIFE_DAYS,
+    has_seen: bool = False,
+    user_block: int = USER_BLOCK,
+    block_entries: int = BLOCK_ENTRIES,
+) -> Iterator[RankedBlock]:
+    """Yields the n best restaurants with a score above zero of every user, block after block.
+
+    half_life_days: of what an interaction's age leaves of its weight; infinite for equal weights.
+    has_seen: whether restaurants of the user's own history may be among them.
+    """
+    filter_ = _filter(graph, has_seen=has_seen)
+    bounds = _entry_bounds(matrix, graph)
+    for start, stop in cut_blocks(bounds, max_rows=user_block, max_entries=block_entries):
+        history = _history(matrix, start, stop, half_life_days)
+        yield _rank(history @ filter_, start, n)
+
+
+def _filter(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
+    values = graph.values
+    if has_seen:
+        values = values.copy()
+        values[graph.indptr[:-1]] = 0
+    restaurants = len(graph.indptr) - 1
+    return scipy.sparse.csr_array(
+        (values, graph.indices, graph.indptr.astype(np.int32)), shape=(restaurants, restaurants)
+    )
+
+
+def _history(
+    matrix: InteractionMatrix, start: int, stop: int, half_life_days: float
+) -> scipy.sparse.csr_array:
+    """The weighted histories of some users, sparse (users, restaurants)."""
+    first, last = matrix.indptr[start], matrix.indptr[stop]
+    ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
+    return scipy.sparse.csr_array(
+        (
+            decay(ages, half_life_days=half_life_days),
+            matrix.restaurants[first:last],
+            (matrix.indptr[start : stop + 1] - first).astype(np.int32),
+        ),
+        shape=(stop - start, len(matrix.restaurant_ids)),
+    )
+
+
+def _rank(product: scipy.sparse.csr_array, first_user: int, n: int) -> RankedBlock:
+    users = product.shape[0]
+    keys = sort_keys.pack(product.data, product.indices)
+    chosen = np.full((users, n), sort_keys.NOTHING)
+    for user, (start, stop) in enumerate(itertools.pairwise(product.indptr.tolist())):
+        best = sort_keys.best(keys[start:stop], n)
+        chosen[user, : len(best)] = best
+    is_ranked = sort_keys.is_positive(chosen)
+    chosen[~is_ranked] = sort_keys.NOTHING
+    return RankedBlock(
+        first_user=first_user,
+        rows=sort_keys.rows_of(chosen),
+        scores=sort_keys.scores_of(chosen),
+        lengths=np.count_nonzero(is_ranked, axis=1).astype(np.int32),
+    )
+
+
+def _entry_bounds(matrix: InteractionMatrix, graph: ItemGraph) -> NDArray[np.int64]:
+    """At most how many restaurants each user's history points to, shape (users,)."""
+    row_lengths = np.diff(graph.indptr)
+    bounds = np.zeros(len(matrix.user_ids), np.int64)
+    degrees = user_degrees(matrix)
+    for start, stop in cut_blocks(degrees, max_rows=len(degrees), max_entries=BLOCK_ENTRIES):
+        offsets = matrix.indptr[start : stop + 1]
+        reached = np.zeros(offsets[-1] - offsets[0] + 1, np.int64)
+        np.cumsum(row_lengths[matrix.restaurants[offsets[0] : offsets[-1]]], out=reached[1:])
+        offsets = offsets - offsets[0]
+        bounds[start:stop] = reached[offsets[1:]] - reached[offsets[:-1]]
+    return np.minimum(bounds, len(row_lengths))
