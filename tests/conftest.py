@@ -12,6 +12,7 @@ pytest_plugins = [
     "tests.services.postgres",
     "tests.services.redis",
     "tests.services.databases",
+    "tests.services.in_process",
 ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import jwt
@@ -11,7 +12,10 @@ import pytest
 
 from shared.settings import load_settings
 from shared.tokens import TokenVerifier
+from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
+
+Command = Callable[..., Done]
 
 SECRET = "0123456789abcdef0123456789abcdef"
 
@@ -40,16 +44,18 @@ def test_a_user_token_lives_as_long_as_asked(tmp_path: Path, ttl: str | None, se
     assert verifier.verify(token, now=time.time()).user_id == 42
 
 
-def test_the_largest_id_keeps_its_digits(tmp_path: Path) -> None:
-    done = run_tastematch("token", "--user", str(2**63 - 1), env=env(tmp_path))
+def test_the_largest_id_keeps_its_digits(tastematch: Command, tmp_path: Path) -> None:
+    done = tastematch("token", "--user", str(2**63 - 1), env=env(tmp_path))
 
     claims = jwt.decode(done.stdout.strip(), SECRET, algorithms=["HS256"])
     assert claims["sub"] == "9223372036854775807"
 
 
-def test_service_and_viewer_tokens_are_those_that_are_kept(tmp_path: Path) -> None:
+def test_service_and_viewer_tokens_are_those_that_are_kept(
+    tastematch: Command, tmp_path: Path
+) -> None:
     printed = {
-        option: run_tastematch("token", option, env={"TASTEMATCH_DATA_DIR": str(tmp_path)}).stdout
+        option: tastematch("token", option, env={"TASTEMATCH_DATA_DIR": str(tmp_path)}).stdout
         for option in ("--service", "--viewer")
     }
 
@@ -78,8 +84,10 @@ def test_service_and_viewer_tokens_are_those_that_are_kept(tmp_path: Path) -> No
         ["--user", "1", "--ttl", ""],
     ],
 )
-def test_what_makes_no_token_is_a_usage_error(tmp_path: Path, words: list[str]) -> None:
-    done = run_tastematch("token", *words, env=env(tmp_path))
+def test_what_makes_no_token_is_a_usage_error(
+    tastematch: Command, tmp_path: Path, words: list[str]
+) -> None:
+    done = tastematch("token", *words, env=env(tmp_path))
 
     assert done.returncode == 2
     assert done.stdout == ""
@@ -108,9 +116,9 @@ def test_what_makes_no_token_is_a_usage_error(tmp_path: Path, words: list[str]) 
     ],
 )
 def test_a_token_that_the_settings_do_not_give_is_one_line(
-    tmp_path: Path, words: list[str], more: dict[str, str], names: str
+    tastematch: Command, tmp_path: Path, words: list[str], more: dict[str, str], names: str
 ) -> None:
-    done = run_tastematch("token", *words, env=env(tmp_path, **more))
+    done = tastematch("token", *words, env=env(tmp_path, **more))
 
     assert done.returncode == 1
     assert done.stdout == ""
