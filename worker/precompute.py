@@ -26,7 +26,7 @@ import numpy as np
 import orjson
 
 from shared.db.engine import database_errors, sync_engine
-from shared.db.migration import check_schema
+from shared.db.schema import check_schema
 from shared.errors import JobFailed, TasteMatchError
 from shared.jobs import records
 from shared.logs import configure_logs, get_logger
@@ -361,7 +361,8 @@ def main(
             out.write(orjson.dumps(event) + b"\n")
             out.flush()
 
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    if not only_plan:
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = load_settings()
         configure_logs(service="worker", level=settings.log_level)

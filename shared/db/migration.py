@@ -46,17 +46,6 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
         engine.dispose()
 
 
-def check_schema(connection: Connection) -> None:
-    """Raises SchemaError unless the database has exactly the schema of this release."""
-    scripts = ScriptDirectory.from_config(_config(connection))
-    current = _revision(connection)
-    if current is None:
-        raise SchemaError("the database has no tables yet: run `tastematch migrate`")
-    _refuse_newer(current, scripts)
-    if current != scripts.get_current_head():
-        raise SchemaError("the database schema is behind this release: run `tastematch migrate`")
-
-
 def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
