@@ -8,26 +8,20 @@ ends when its stdin is closed, so that it never outlives the process that starte
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 import threading
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 import orjson
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
-from shared.errors import JobFailed, TasteMatchError
+from shared.errors import TasteMatchError
 from shared.jobs import records
 from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_mb
@@ -36,81 +30,17 @@ from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
 from worker import extract, lists, memory, projection
+from worker.inputs import Inputs, plan_for, read_inputs
+from worker.progress import Progress
 from worker.ranking import popularity
 from worker.ranking.item_model import fit_item_graph
-from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
+from worker.ranking.matrix import InteractionMatrix
+from worker.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection, Engine
-
     from shared.snapshot.store import State
 
-# The share of the whole run at which each stage ends, for the progress bar.
-STAGES = {
-    "extract": 0.25,
-    "matrix": 0.3,
-    "ranking": 0.45,
-    "lists": 0.8,
-    "projection": 0.9,
-    "publish": 1.0,
-}
-TELL_SECONDS = 0.2
-
 log = get_logger("worker.precompute")
-
-Tell = Callable[[dict[str, Any]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Extracted:
-    """What the database held, read in one transaction."""
-
-    catalogue: lists.Catalogue
-    cities: extract.Cities
-    users: extract.UserColumns
-    tastes: dict[int, extract.Taste]
-    builder: MatrixBuilder
-    projection: projection.Projection
-    plan: memory.Plan
-
-
-class Progress:
-    """Times the stages and tells the parent how far the run is."""
-
-    def __init__(self, tell: Tell) -> None:
-        self._tell = tell
-        self._told = 0.0
-        self._stage = ""
-        self.done: list[dict[str, Any]] = []
-
-    @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
-        started = time.perf_counter()
-        self._stage = name
-        self.at(0.0, force=True)
-        yield
-        seconds = round(time.perf_counter() - started, 3)
-        self.done.append({"name": name, "seconds": seconds})
-        log.info("precompute.stage", stage=name, elapsed_s=seconds, peak_mb=round(peak_rss_mb(), 1))
-
-    def at(self, fraction: float, *, force: bool = False) -> None:
-        """`fraction` of the running stage, 0 to 1."""
-        now = time.monotonic()
-        if not force and now - self._told < TELL_SECONDS:
-            return
-        self._told = now
-        names = list(STAGES)
-        before = names.index(self._stage)
-        low = STAGES[names[before - 1]] if before else 0.0
-        self._tell(
-            {
-                "event": "progress",
-                "stage": self._stage,
-                "progress": low + (STAGES[self._stage] - low) * min(fraction, 1.0),
-                "stages": self.done,
-                "rss_mb": round(peak_rss_mb(), 1),
-            }
-        )
 
 
 def precompute(
@@ -132,9 +62,9 @@ def precompute(
     engine = sync_engine(settings)
     try:
         generation = store.pointer().generation
-        with _scratch(settings) as folder:
+        with scratch_folder(settings.scratch_dir) as folder:
             with progress.stage("extract"), database_errors():
-                found = _extract(
+                found = read_inputs(
                     engine, settings, folder, now=now, skipped=skipped, progress=progress
                 )
             with progress.stage("matrix"):
@@ -208,92 +138,13 @@ def plan(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
         with database_errors(), extract.reading(engine) as connection:
             check_schema(connection)
             counts = extract.counts(connection)
-            return _plan(settings, counts), counts
+            return plan_for(settings, counts), counts
     finally:
         engine.dispose()
 
 
-def _extract(
-    engine: Engine,
-    settings: Settings,
-    folder: Path,
-    *,
-    now: datetime,
-    skipped: Counter[str],
-    progress: Progress,
-) -> Extracted:
-    with extract.reading(engine) as connection:
-        check_schema(connection)
-        counts = extract.counts(connection)
-        chosen = _plan(settings, counts)
-        cities = extract.Cities()
-        catalogue, shown = _catalogue(connection, cities, folder, chosen, skipped)
-        users = extract.users(connection, cities, block_rows=chosen.extract_rows)
-        tastes = extract.tastes(connection, cities, block_rows=chosen.extract_rows)
-        builder = MatrixBuilder(user_ids=users.ids, restaurant_ids=catalogue.ids)
-        rows = 0
-        for block in extract.orders(
-            connection, block_rows=chosen.extract_rows, now=now, skipped=skipped
-        ):
-            builder.add(
-                user_ids=block.user_ids,
-                restaurant_ids=block.restaurant_ids,
-                epoch_seconds=block.epoch_seconds,
-            )
-            rows += len(block.user_ids)
-            progress.at(rows / max(1, counts["orders"]))
-    if not shown.restaurants:
-        raise JobFailed("there are no active restaurants to recommend: import some first")
-    return Extracted(catalogue, cities, users, tastes, builder, shown, chosen)
-
-
-def _catalogue(
-    connection: Connection,
-    cities: extract.Cities,
-    folder: Path,
-    chosen: memory.Plan,
-    skipped: Counter[str],
-) -> tuple[lists.Catalogue, projection.Projection]:
-    """Reads the restaurants once: columns stay, the metadata document goes to its file."""
-    ids: list[int] = []
-    codes: list[int] = []
-    active: list[bool] = []
-    cuisines: list[str | None] = []
-    prices: list[int] = []
-
-    def noted() -> Iterator[extract.RestaurantRow]:
-        for row in extract.restaurants(connection, block_rows=chosen.extract_rows, skipped=skipped):
-            ids.append(row.id)
-            codes.append(cities.add(row.city))
-            active.append(row.is_active)
-            cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
-            prices.append(row.price_range or 0)
-            yield row
-
-    shown = projection.write_metadata(noted(), folder)
-    catalogue = lists.Catalogue(
-        ids=np.array(ids, np.int64),
-        cities=np.array(codes, np.uint16),
-        is_active=np.array(active, np.bool_),
-        cuisines=cuisines,
-        price_ranges=np.array(prices, np.uint8),
-    )
-    return catalogue, shown
-
-
-def _plan(settings: Settings, counts: dict[str, int]) -> memory.Plan:
-    return memory.make_plan(
-        users=counts["users"],
-        restaurants=counts["restaurants"],
-        orders=counts["orders"],
-        budget_mb=settings.worker_memory_mb,
-        store_budget_mb=settings.snapshot_mb,
-        head_length=lists.LIST_IDS,
-    )
-
-
 def _counts(
-    found: Extracted,
+    found: Inputs,
     matrix: InteractionMatrix,
     users: lists.UserCounts,
     skipped: Counter[str],
@@ -320,28 +171,6 @@ def _algorithm(chosen: memory.Plan) -> dict[str, Any]:
         "name": "item-graph",
         "parameters": {"k": chosen.k, "head_length": chosen.head_length},
     }
-
-
-@contextmanager
-def _scratch(settings: Settings) -> Iterator[Path]:
-    """A folder of this run's own; what runs that were killed left behind is removed."""
-    home = settings.scratch_dir
-    try:
-        home.mkdir(parents=True, exist_ok=True)
-        for left in home.iterdir():
-            if not _is_running(left.name.split("-")[0]):
-                shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
-    except OSError as error:
-        raise JobFailed(f"TASTEMATCH_DATA_DIR cannot be written ({error.strerror})") from None
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-def _is_running(pid: str) -> bool:
-    return pid.isdigit() and Path(f"/proc/{pid}").exists()
 
 
 @click.command()

@@ -61,7 +61,7 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
     # A command tells how it goes by itself; only what is wrong is worth a log line. The child
     # reads its settings from the environment, as any process does.
     os.environ.setdefault("TASTEMATCH_LOG_LEVEL", "ERROR")
-    configure_logs(service="cli", level=os.environ["TASTEMATCH_LOG_LEVEL"])
+    configure_logs(service="cli", level="CRITICAL")
     owner = f"cli-{socket.gethostname()[:32]}-{os.getpid()}"
     transactions = Transactions(sync_engine(settings))
     stop = asyncio.Event()

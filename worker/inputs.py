@@ -1,0 +1,114 @@
+"""What a precompute works on: catalogue, users, tastes and orders, read in one transaction.
+
+Reads through `extract.py` and hands each stream to what keeps it: the matrix builder, the columns
+of the catalogue, the file of the metadata projection.
+"""
+
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from sqlalchemy import Connection, Engine
+
+from shared.db.schema import check_schema
+from shared.errors import JobFailed
+from shared.settings import Settings
+from worker import extract, lists, memory, projection
+from worker.progress import Progress
+from worker.ranking.matrix import MatrixBuilder
+
+
+@dataclass(frozen=True, slots=True)
+class Inputs:
+    """What the database held, read in one transaction."""
+
+    catalogue: lists.Catalogue
+    cities: extract.Cities
+    users: extract.UserColumns
+    tastes: dict[int, extract.Taste]
+    builder: MatrixBuilder
+    projection: projection.Projection
+    plan: memory.Plan
+
+
+def plan_for(settings: Settings, counts: dict[str, int]) -> memory.Plan:
+    return memory.make_plan(
+        users=counts["users"],
+        restaurants=counts["restaurants"],
+        orders=counts["orders"],
+        budget_mb=settings.worker_memory_mb,
+        store_budget_mb=settings.snapshot_mb,
+        head_length=lists.LIST_IDS,
+    )
+
+
+def read_inputs(
+    engine: Engine,
+    settings: Settings,
+    folder: Path,
+    *,
+    now: datetime,
+    skipped: Counter[str],
+    progress: Progress,
+) -> Inputs:
+    with extract.reading(engine) as connection:
+        check_schema(connection)
+        counts = extract.counts(connection)
+        chosen = plan_for(settings, counts)
+        cities = extract.Cities()
+        catalogue, shown = _catalogue(connection, cities, folder, chosen, skipped)
+        users = extract.users(connection, cities, block_rows=chosen.extract_rows)
+        tastes = extract.tastes(connection, cities, block_rows=chosen.extract_rows)
+        builder = MatrixBuilder(user_ids=users.ids, restaurant_ids=catalogue.ids)
+        rows = 0
+        for block in extract.orders(
+            connection, block_rows=chosen.extract_rows, now=now, skipped=skipped
+        ):
+            builder.add(
+                user_ids=block.user_ids,
+                restaurant_ids=block.restaurant_ids,
+                epoch_seconds=block.epoch_seconds,
+            )
+            rows += len(block.user_ids)
+            progress.at(rows / max(1, counts["orders"]))
+    if not shown.restaurants:
+        raise JobFailed("there are no active restaurants to recommend: import some first")
+    return Inputs(catalogue, cities, users, tastes, builder, shown, chosen)
+
+
+def _catalogue(
+    connection: Connection,
+    cities: extract.Cities,
+    folder: Path,
+    chosen: memory.Plan,
+    skipped: Counter[str],
+) -> tuple[lists.Catalogue, projection.Projection]:
+    """Reads the restaurants once: columns stay, the metadata document goes to its file."""
+    ids: list[int] = []
+    codes: list[int] = []
+    active: list[bool] = []
+    cuisines: list[str | None] = []
+    prices: list[int] = []
+
+    def noted() -> Iterator[extract.RestaurantRow]:
+        for row in extract.restaurants(connection, block_rows=chosen.extract_rows, skipped=skipped):
+            ids.append(row.id)
+            codes.append(cities.add(row.city))
+            active.append(row.is_active)
+            cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
+            prices.append(row.price_range or 0)
+            yield row
+
+    shown = projection.write_metadata(noted(), folder)
+    catalogue = lists.Catalogue(
+        ids=np.array(ids, np.int64),
+        cities=np.array(codes, np.uint16),
+        is_active=np.array(active, np.bool_),
+        cuisines=cuisines,
+        price_ranges=np.array(prices, np.uint8),
+    )
+    return catalogue, shown

@@ -1,0 +1,34 @@
+"""Where a precompute builds its parts: a folder for each run, removed when the run ends."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from shared.errors import JobFailed
+
+
+@contextmanager
+def scratch_folder(home: Path) -> Iterator[Path]:
+    """A folder of this run's own in `home`; what killed runs left behind is removed.
+
+    Raises JobFailed where the folder cannot be made.
+    """
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        for left in home.iterdir():
+            if not _is_running(left.name.split("-")[0]):
+                shutil.rmtree(left, ignore_errors=True)
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
+    except OSError as error:
+        raise JobFailed(f"TASTEMATCH_DATA_DIR cannot be written ({error.strerror})") from None
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(pid: str) -> bool:
+    return pid.isdigit() and Path(f"/proc/{pid}").exists()
