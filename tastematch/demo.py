@@ -58,14 +58,16 @@ def _run(settings: Settings) -> int:
         print("the sample data and its snapshot are there already; serving them")
     else:
         with _stage("create the database"):
-            _command("migrate")
+            _command(settings, "migrate")
         for sample in SAMPLES:
             with _stage(f"import data/{sample}"):
-                _command("import", str(HOME / "data" / sample))
+                _command(settings, "import", str(HOME / "data" / sample))
         with _stage("precompute a snapshot"):
-            _command("precompute")
+            _command(settings, "precompute")
     server = subprocess.Popen(
-        [sys.executable, "-m", "tastematch", "serve", "--with-worker"], cwd=HOME, env=_environment()
+        [sys.executable, "-m", "tastematch", "serve", "--with-worker"],
+        cwd=HOME,
+        env=_environment(settings),
     )
     try:
         user_id = _well_known_user(settings)
@@ -110,16 +112,21 @@ def _stage(name: str) -> Iterator[None]:
     print(f"{name:<28} {time.perf_counter() - started:6.1f} s", flush=True)
 
 
-def _environment() -> dict[str, str]:
-    data_dir = os.environ.get("TASTEMATCH_DATA_DIR", ".data")
-    return {**os.environ, "TASTEMATCH_DATA_DIR": str(Path(data_dir).absolute())}
+def _environment(settings: Settings) -> dict[str, str]:
+    return {
+        # What is served is printed below; of the log only what is wrong is worth a line.
+        "TASTEMATCH_LOG_LEVEL": "WARNING",
+        **os.environ,
+        # The commands run in the repository's folder, a relative path is the caller's.
+        "TASTEMATCH_DATA_DIR": str(settings.data_dir.absolute()),
+    }
 
 
-def _command(*arguments: str) -> None:
+def _command(settings: Settings, *arguments: str) -> None:
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "tastematch", *arguments],
         cwd=HOME,
-        env=_environment(),
+        env=_environment(settings),
         stdout=subprocess.PIPE,
         text=True,
         check=False,
