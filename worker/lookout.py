@@ -1,0 +1,147 @@
+"""What every worker does between jobs: looks for work that nobody woke it for.
+
+The queue only wakes. The look finds queued rows whose wake-up was lost, leases of workers that are
+gone, ticks of the schedule, and a store that has lost its active snapshot; it also shows that this
+worker is alive.
+"""
+
+import asyncio
+import time
+from datetime import datetime
+from functools import partial
+
+from sqlalchemy import Connection
+
+from shared import metrics
+from shared.errors import DependencyError, SnapshotError
+from shared.jobs import records, slots, workers
+from shared.jobs.clock import database_time
+from shared.jobs.job import Job
+from shared.jobs.workers import Worker
+from shared.logs import get_logger
+from shared.settings import Settings
+from shared.snapshot.opening import open_store
+from shared.snapshot.store import SnapshotReader
+from worker.jobs import happens_within
+from worker.runner import JobRunner
+from worker.schedule import HISTORY, Schedule, is_repair_due
+from worker.threads import SerialThread, Transactions
+
+STORE_SECONDS = 5.0
+STORE_ANSWER_SECONDS = 10.0
+
+log = get_logger("worker.lookout")
+
+
+class Lookout:
+    """Looks every `seconds`, and at once after a job."""
+
+    def __init__(
+        self, settings: Settings, transactions: Transactions, runner: JobRunner, *, worker: Worker
+    ) -> None:
+        self._settings = settings
+        self._transactions = transactions
+        self._runner = runner
+        self._worker = worker
+        self._schedule: Schedule | None = None
+        self._tick: datetime | None = None  # under way: served once its transaction is committed
+        self._has_no_snapshot = False
+        self._beaten_at = float("-inf")
+        self._is_failing = False
+
+    async def run(self, stop: asyncio.Event, *, seconds: float) -> None:
+        while not stop.is_set():
+            await self._look_safely()
+            await _either(stop, self._runner.ended, timeout_seconds=seconds)
+            self._runner.ended.clear()
+
+    async def watch_store(self, stop: asyncio.Event) -> None:
+        """Keeps in mind whether the store has an active snapshot; a store away changes nothing."""
+        if not self._settings.precompute_cron:
+            return  # only when triggered
+        thread = SerialThread("store")
+        store = open_store(self._settings)
+        while not stop.is_set():
+            try:
+                self._has_no_snapshot = await thread.run(
+                    partial(_has_no_snapshot, store), timeout_seconds=STORE_ANSWER_SECONDS
+                )
+            except (DependencyError, TimeoutError) as error:
+                log.debug("store.away", reason=str(error))
+            except Exception:
+                log.exception("store.watch_failed")
+            await happens_within(stop, STORE_SECONDS)
+        thread.close()
+        store.close()
+
+    async def look(self) -> None:
+        """Looks once. Raises DatabaseUnavailable, SchemaError."""
+        job = await self._transactions.run(self._looked)
+        if self._schedule is not None and self._tick is not None:
+            self._schedule.served(self._tick)
+        metrics.worker_seen(time.time())
+        if job is not None:
+            self._runner.begin(job.id)
+
+    async def _look_safely(self) -> None:
+        try:
+            await self.look()
+        except Exception as error:
+            if not self._is_failing:  # once: it looks every second or so
+                reason = error.message if isinstance(error, DependencyError) else None
+                log.warning("worker.blind", reason=reason, exc_info=reason is None)
+            self._is_failing = True
+            return
+        if self._is_failing:
+            log.info("worker.sees_again")
+        self._is_failing = False
+
+    def _looked(self, connection: Connection) -> Job | None:
+        now = database_time(connection)
+        is_busy = self._runner.is_busy
+        if time.monotonic() - self._beaten_at >= workers.BEAT_SECONDS:
+            workers.beat(connection, self._worker, state="running" if is_busy else "idle", now=now)
+            self._beaten_at = time.monotonic()
+        spared = self._worker.id if is_busy else None
+        for job in records.release_expired(connection, now=now, spare_owner=spared):
+            log.warning("job.released", job_id=job.id, state=job.state, tries=job.tries)
+        self._follow_schedule(connection, now)
+        return records.queued(connection, "precompute")
+
+    def _follow_schedule(self, connection: Connection, now: datetime) -> None:
+        expression = self._settings.precompute_cron
+        if not expression:
+            return
+        if self._schedule is None:
+            self._schedule = Schedule(expression, now=now)
+        self._tick = self._schedule.due(now)
+        if self._tick is not None:
+            job = slots.trigger_slot(
+                connection, kind="precompute", origin="cron", slot=self._tick, now=now
+            )
+            log.info("schedule.tick", tick=self._tick.isoformat(), job_id=job and job.id)
+        if self._has_no_snapshot and is_repair_due(
+            records.newest(connection, limit=HISTORY),
+            now=now,
+            interval_seconds=self._schedule.interval_seconds(now),
+        ):
+            triggered = records.trigger(
+                connection, kind="precompute", origin="repair", now=now, wants_rerun=False
+            )
+            log.warning("store.empty", job_id=triggered.job.id)
+
+
+def _has_no_snapshot(store: SnapshotReader) -> bool:
+    try:
+        return store.pointer().version is None
+    except SnapshotError:
+        return True  # a pointer that cannot be read leads nowhere
+
+
+async def _either(*events: asyncio.Event, timeout_seconds: float) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()
