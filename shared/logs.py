@@ -24,7 +24,9 @@ def configure_logs(*, service: str, level: str) -> None:
         structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
     ]
     if is_terminal:
-        processors.append(structlog.dev.ConsoleRenderer(colors=True))
+        # The default formatter would print the variables of every frame, secrets included.
+        plain = structlog.dev.plain_traceback
+        processors.append(structlog.dev.ConsoleRenderer(colors=True, exception_formatter=plain))
     else:
         processors += [_one_line_errors, structlog.processors.JSONRenderer()]
     structlog.configure(

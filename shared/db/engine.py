@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 SQLITE_BUSY_SECONDS = 10
+UNDEFINED_TABLE = "42P01"
 
 
 def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None = None) -> Engine:
@@ -81,7 +82,7 @@ def database_errors() -> Iterator[None]:
         raise DatabaseUnavailable(f"the database does not answer ({_kind(error)})") from None
     except DBAPIError as error:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
-        if "no such table" in reason or "UndefinedTable" in _kind(error.orig):
+        if "no such table" in reason or _sql_state(error.orig) == UNDEFINED_TABLE:
             raise SchemaError("the database has no tables yet: run `tastematch migrate`") from None
         if isinstance(error, OperationalError) or error.connection_invalidated:
             raise DatabaseUnavailable(
@@ -111,6 +112,12 @@ def _brief(reason: str) -> str:
         if mark in lowered:
             return meaning
     return "connection lost"
+
+
+def _sql_state(error: object) -> str | None:
+    """PostgreSQL's five characters, by whichever driver: psycopg2 calls them otherwise."""
+    state: str | None = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return state
 
 
 def _kind(error: object) -> str:
