@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from starlette.responses import Response
+import orjson
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
 
 HeaderField = tuple[bytes, bytes]
 Headers = Mapping[bytes, bytes]
@@ -43,12 +46,20 @@ def header_map(fields: Iterable[HeaderField]) -> dict[bytes, bytes]:
     return headers
 
 
+def json_answer(document: Any, *, status: int = 200, headers: Iterable[HeaderField] = ()) -> Answer:
+    body = orjson.dumps(document)
+    return Answer(status, [JSON_TYPE, length_of(body), *headers], body)
+
+
 def length_of(body: bytes | memoryview) -> HeaderField:
     return (b"content-length", b"%d" % len(body))
 
 
 def as_response(answer: Answer) -> Response:
     """The same answer for Starlette, its header fields in the same order."""
+    # Here, so that a command may read snapshots where no web framework is installed.
+    from starlette.responses import Response
+
     response = Response(answer.body, status_code=answer.status)
     response.raw_headers = list(answer.headers)
     return response

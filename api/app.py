@@ -23,6 +23,7 @@ from api import problems
 from api.answers import Answer, Handler, as_response
 from api.deps import Resources
 from api.documented import COMPONENTS
+from api.documented_operation import OPERATION_SCHEMAS
 from api.guard import REQUEST_ID, Guard, HotRoute
 from api.lifecycle import Lifecycle
 from api.problems import error_answer, problem_answer, problem_for_status
@@ -199,6 +200,7 @@ def _complete_openapi(app: FastAPI) -> None:
             components = schema.setdefault("components", {})
             for kind, entries in COMPONENTS.items():
                 components.setdefault(kind, {}).update(entries)
+            components["schemas"].update(OPERATION_SCHEMAS)
         assert app.openapi_schema is not None
         return app.openapi_schema
 

@@ -39,6 +39,20 @@ class CursorScope:
     filters: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class CursorParameter:
+    """The query parameter, taken as it is: `open_cursor` tells whether it is one."""
+
+    name: str = "cursor"
+    description: str = "Where to go on: the `next_cursor` of the page before."
+
+    def read(self, text: str | None) -> str | None:
+        return text
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "maxLength": MAX_CURSOR_CHARS}
+
+
 def cursor_key(settings: Settings) -> bytes:
     """The key of all cursors, derived from a secret that every replica shares."""
     secret = settings.jwt_secret or settings.service_token

@@ -1,6 +1,6 @@
 """The routers of the API, in the order in which their paths are tried."""
 
-from api.routes import health, lists, metadata, recommendations, restaurants
+from api.routes import health, jobs, lists, metadata, recommendations, restaurants, snapshots
 
 ROUTERS = (
     health.router,
@@ -8,4 +8,6 @@ ROUTERS = (
     metadata.router,
     restaurants.router,
     lists.router,
+    jobs.router,
+    snapshots.router,
 )

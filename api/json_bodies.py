@@ -1,0 +1,61 @@
+"""Small JSON bodies, read strictly: an object of declared members, each once, of one type each.
+
+What is no JSON object at all raises MalformedInput; a member that is unknown or of another type
+InvalidInput. The guard has bounded the bytes before.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NoReturn
+
+from api.answers import Headers
+from shared.errors import FieldError, InvalidInput, MalformedInput
+
+JSON_MEDIA_TYPE = b"application/json"
+
+_NAMES = {bool: "true or false", int: "a whole number", str: "a text"}
+
+
+def read_object(
+    body: bytes, headers: Headers, *, members: Mapping[str, type[bool | int | str]]
+) -> dict[str, Any]:
+    """The members that are present; none where there is no body."""
+    if not body:
+        return {}
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != JSON_MEDIA_TYPE:
+        raise MalformedInput("the body must be application/json")
+    try:
+        value = json.loads(
+            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError):
+        raise MalformedInput("the body is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedInput("the body is not a JSON object")
+    problems = [
+        FieldError("body", name[:40], _problem(members.get(name)))
+        for name, member in value.items()
+        if name not in members or type(member) is not members[name]
+    ]
+    if problems:
+        first = problems[0]
+        raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
+    return value
+
+
+def _problem(expected: type | None) -> str:
+    return "is not a member of this body" if expected is None else f"is not {_NAMES[expected]}"
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) != len(pairs):
+        raise ValueError("a member is given twice")
+    return members
+
+
+def _refuse_constant(_name: str) -> NoReturn:
+    raise ValueError("JSON knows neither NaN nor infinity")
