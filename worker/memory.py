@@ -8,7 +8,6 @@ here needs numpy, so a plan can be printed without loading it.
 from dataclasses import dataclass
 
 from shared.errors import BudgetError
-from shared.peak_memory import peak_rss_mb
 
 MIB = 1 << 20
 
@@ -73,14 +72,6 @@ class Plan:
     """Predicted peak of the process tree, MiB."""
     store_bytes: int
     """Predicted bytes of the snapshot, an upper bound."""
-
-
-def tree_peak_mb(*child_peaks_mb: float) -> float:
-    """Peak of this process and its children together, MiB: never below the truth.
-
-    The peaks need not have come at the same time, and shared pages count in each.
-    """
-    return peak_rss_mb() + sum(child_peaks_mb)
 
 
 def make_plan(

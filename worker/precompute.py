@@ -75,6 +75,7 @@ def precompute(
                     matrix,
                     k=found.plan.k,
                     item_block=found.plan.item_block,
+                    block_entries=found.plan.block_entries,
                     is_candidate=found.catalogue.is_active,
                 )
             with progress.stage("lists"):

@@ -4,8 +4,7 @@ import sys
 import pytest
 
 from shared.errors import BudgetError
-from shared.peak_memory import peak_rss_mb
-from worker.memory import Plan, make_plan, tree_peak_mb
+from worker.memory import Plan, make_plan
 
 SMALL = {"users": 3_000, "restaurants": 3_300, "orders": 25_000}
 LARGE = {"users": 1_000_000, "restaurants": 50_000, "orders": 20_000_000}
@@ -135,7 +134,3 @@ def test_a_plan_needs_no_numpy():
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
     )
     assert done.stdout.strip() == "False"
-
-
-def test_the_peak_of_the_tree_counts_the_children():
-    assert tree_peak_mb(100, 50) >= peak_rss_mb() + 149

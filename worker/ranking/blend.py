@@ -1,9 +1,8 @@
-"""A user's lists out of history and discoveries: `order_again`, and `for_you` with repeats first.
+"""A user's repeats, best first: the list `order_again`, and what `for_you` begins with.
 
     repeat(u, i) = sum over the user's orders there of 2^(-age / 90 days)
 
-Most next orders are repeats, and a user's own frequency and recency predict them best, so
-`for_you` begins with them. Its second half, `discover`, comes from the scoring as it is.
+Most next orders are repeats, and a user's own frequency and recency predict them best.
 """
 
 from dataclasses import dataclass
@@ -12,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import RankedBlock
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,25 +52,3 @@ def order_again(
     indptr = np.zeros(users + 1, np.int64)
     np.cumsum(np.bincount(user, minlength=users), out=indptr[1:])
     return History(first_user=first_user, indptr=indptr, rows=rows[order])
-
-
-def repeats_first(
-    history: History, discoveries: RankedBlock, *, n: int
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """The n first of each user's history followed by the discoveries.
-
-    The discoveries must be new to the user. Returns (rows, lengths): shape (users, n), filled
-    with -1 behind the length, and (users,).
-    """
-    users = len(discoveries.lengths)
-    assert history.first_user == discoveries.first_user
-    assert len(history.indptr) == users + 1
-    repeats = np.minimum(np.diff(history.indptr), n)
-    news = np.minimum(discoveries.lengths, n - repeats)
-    rows = np.full((users, n), -1, np.int32)
-    place = np.arange(n)
-    user, at = np.nonzero(place < repeats[:, np.newaxis])
-    rows[user, at] = history.rows[history.indptr[user] + at]
-    user, at = np.nonzero(place < news[:, np.newaxis])
-    rows[user, repeats[user] + at] = discoveries.rows[user, at]
-    return rows, (repeats + news).astype(np.int32)

@@ -1,12 +1,7 @@
 import numpy as np
-import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from tests.worker.ranking.small import DAY, NOON, matrix_of, random_orders
-from worker.ranking.blend import History, order_again, repeats_first
-from worker.ranking.item_model import fit_item_graph
-from worker.ranking.scoring import RankedBlock, score_users
+from worker.ranking.blend import order_again
 
 
 def again(matrix, **options) -> list[list[int]]:
@@ -61,33 +56,3 @@ def test_blocks_of_users_join_to_the_whole():
 def test_only_candidates_are_ordered_again():
     matrix = matrix_of([(1, 10, NOON), (1, 11, NOON), (2, 10, NOON)], users=[1, 2, 3])
     assert again(matrix, is_candidate=np.array([False, True])) == [[11], [], []]
-
-
-def test_for_you_is_history_then_discoveries():
-    history = History(
-        first_user=4, indptr=np.array([0, 2, 2, 5]), rows=np.array([7, 3, 9, 8, 1], np.int32)
-    )
-    discoveries = RankedBlock(
-        first_user=4,
-        rows=np.array([[1, 2, 4], [5, 6, -1], [2, 3, 4]], np.int32),
-        scores=np.zeros((3, 3), np.float32),
-        lengths=np.array([3, 2, 3], np.int32),
-    )
-    rows, lengths = repeats_first(history, discoveries, n=4)
-    assert rows.tolist() == [[7, 3, 1, 2], [5, 6, -1, -1], [9, 8, 1, 2]]
-    assert lengths.tolist() == [4, 2, 4]
-
-
-@pytest.mark.parametrize("n", [1, 5, 50])
-@given(seed=st.integers(0, 2**16))
-def test_for_you_never_holds_a_restaurant_twice(n, seed):
-    matrix = matrix_of(random_orders(users=12, restaurants=20, orders=80, seed=seed))
-    for block in score_users(matrix, fit_item_graph(matrix, k=30), n=n, user_block=5):
-        history = order_again(matrix, first_user=block.first_user, users=len(block.lengths))
-        rows, lengths = repeats_first(history, block, n=n)
-        for user, length in enumerate(lengths.tolist()):
-            own = history.rows[history.indptr[user] : history.indptr[user + 1]].tolist()
-            new = block.rows[user, : block.lengths[user]].tolist()
-            assert rows[user, :length].tolist() == (own + new)[:n]
-            assert len(set((own + new)[:n])) == length
-            assert (rows[user, length:] == -1).all()
