@@ -1,8 +1,9 @@
 """Writes the rows of a data set folder into the database: idempotent, in bounded memory.
 
-Rows go in blocks of `BLOCK_ROWS`. The first row of an id in a file wins, later ones are bad rows;
-ids seen are kept in a temporary file, not in memory. Orders of users or restaurants that do not
-exist are bad rows; in a folder without a users file, the users of its orders are added by id.
+Rows are staged in blocks of `BLOCK_ROWS` and merged, one transaction each, once `MERGE_ROWS` wait.
+The first row of an id in a file wins, later ones are bad rows; ids seen are kept in a temporary
+file, not in memory. Orders of users or restaurants that do not exist are bad rows; in a folder
+without a users file, the users of its orders are added by id.
 """
 
 import os
@@ -10,17 +11,19 @@ import sqlite3
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from shared.db.upserts import ORDERS, RESTAURANTS, USERS, Staging, Target, ensure_users
-from shared.errors import StrictDataError
+from shared.db.upserts import ORDERS, RESTAURANTS, USERS, Staging, Target
+from shared.errors import StrictDataError, TasteMatchError
 from tastematch.dataset import BadRow, Dataset, Table
 
 BLOCK_ROWS = 10_000
+# A merge writes most pages of the index on users: the more rows share one, the fewer writes.
+MERGE_ROWS = 50_000
 SEEN_CACHE_KB = 4096
 
 OnBadRow = Callable[[BadRow], None]
@@ -108,24 +111,28 @@ def _import_table(
         outcome.rejected += 1
         on_bad_row(row)
 
-    with _SeenIds() as seen:
+    def merge() -> None:
+        merged = staging.merge(adds_users=adds_users)
+        for line, reason in merged.rejected:
+            reject(BadRow(table.file, line, reason))
+        outcome.imported += merged.imported
+        outcome.updated += merged.updated
+        outcome.unchanged += merged.unchanged
+        if commits:
+            connection.commit()
+
+    with _seen_ids() as seen:
         for block, bad_rows in _blocks(table):
             for bad in bad_rows:
                 reject(bad)
             fresh, repeated = seen.split(block)
             for row in repeated:
                 reject(BadRow(table.file, row.line, f"id {row.id} stands on an earlier line too"))
-            if adds_users:
-                ensure_users(connection, (row.user_id for row in fresh))
-            merged = staging.merge(fresh)
-            for line, reason in merged.rejected:
-                reject(BadRow(table.file, line, reason))
-            outcome.imported += merged.imported
-            outcome.updated += merged.updated
-            outcome.unchanged += merged.unchanged
-            if commits:
-                connection.commit()
+            staging.add(fresh)
+            if staging.count >= MERGE_ROWS:
+                merge()
             on_progress(table)
+        merge()
     outcome.large_ids = table.large_ids
     outcome.seconds = time.perf_counter() - started
     return outcome
@@ -149,19 +156,12 @@ def _blocks(table: Table[Any]) -> Iterator[tuple[list[Any], list[BadRow]]]:
 class _SeenIds:
     """The ids of a file so far, in a temporary file; memory stays at `SEEN_CACHE_KB`."""
 
-    def __enter__(self) -> "_SeenIds":
-        self._exit = ExitStack()
-        folder = self._exit.enter_context(tempfile.TemporaryDirectory(prefix="tastematch-import-"))
-        self._database = sqlite3.connect(os.path.join(folder, "ids"), isolation_level=None)
-        self._exit.callback(self._database.close)
+    def __init__(self, database: sqlite3.Connection) -> None:
+        self._database = database
         for pragma in ("journal_mode=OFF", "synchronous=OFF", f"cache_size=-{SEEN_CACHE_KB}"):
-            self._database.execute(f"PRAGMA {pragma}")
-        self._database.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
+            database.execute(f"PRAGMA {pragma}")
+        database.execute("CREATE TABLE seen (id INTEGER PRIMARY KEY)")
         self._highest = -1
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._exit.close()
 
     def split(self, rows: list[Any]) -> tuple[list[Any], list[Any]]:
         """(rows whose id is new, rows whose id was there before or earlier in `rows`)."""
@@ -176,8 +176,9 @@ class _SeenIds:
                 fresh.append(row)
             else:
                 repeated.append(row)
-        with _transaction(self._database):
-            self._database.executemany("INSERT INTO seen VALUES (?)", ((i,) for i in sorted(ids)))
+        self._database.execute("BEGIN")
+        self._database.executemany("INSERT INTO seen VALUES (?)", ((i,) for i in sorted(ids)))
+        self._database.execute("COMMIT")
         return fresh, repeated
 
     def _has(self, row_id: int) -> bool:
@@ -186,7 +187,13 @@ class _SeenIds:
 
 
 @contextmanager
-def _transaction(database: sqlite3.Connection) -> Iterator[None]:
-    database.execute("BEGIN")
-    yield
-    database.execute("COMMIT")
+def _seen_ids() -> Iterator[_SeenIds]:
+    # The driver's errors of the database itself arrive as those of SQLAlchemy.
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="tastematch-import-") as folder,
+            closing(sqlite3.connect(os.path.join(folder, "ids"), isolation_level=None)) as database,
+        ):
+            yield _SeenIds(database)
+    except sqlite3.Error as error:
+        raise TasteMatchError(f"the folder for temporary files cannot be used ({error})") from None

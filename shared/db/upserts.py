@@ -1,15 +1,13 @@
 """Bulk upserts through a staging table: restaurants, users and orders, many rows a statement.
 
 Rows are staged in a temporary table (COPY on PostgreSQL, executemany on SQLite) and merged by one
-statement, so that the cost of a row does not grow with the table and the outcome of each row is
-known: new, changed or equal to what is stored. The caller owns the transaction and sees to it
-that an id occurs once in a batch.
+statement, so that the outcome of each row is known: new, changed or equal to what is stored. Rows
+that are equal are not written. The caller commits, and sees to it that an id occurs once in a
+merge.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import (
@@ -20,6 +18,7 @@ from sqlalchemy import (
     MetaData,
     Select,
     Table,
+    and_,
     case,
     delete,
     func,
@@ -27,20 +26,35 @@ from sqlalchemy import (
     literal,
     or_,
     select,
+    text,
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+from sqlalchemy.exc import DBAPIError
 
 from shared.db.models import Base, Order, Restaurant, User
+from shared.db.row_forms import CopyText, sqlite_rows
+from shared.parsing import MAX_ID
+
+SQLITE_CACHE_KB = 16 * 1024
+IDS_A_STATEMENT = 500
+
+# (column, the table it names a row of, what such a row is called)
+Reference = tuple[str, Table, str]
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A table that rows are merged into. `columns` begin with the id; `references` must exist."""
+    """A table that rows are merged into.
+
+    `columns` begin with the id; `references` must exist. Rows are written in the `order` of the
+    widest index, so that a block touches each page of it once.
+    """
 
     table: Table
     columns: tuple[str, ...]
-    references: tuple[tuple[str, Table, str], ...] = ()
+    references: tuple[Reference, ...] = ()
+    order: tuple[str, ...] = ("id",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,15 +97,8 @@ ORDERS = Target(
         ("user_id", _table(User), "user"),
         ("restaurant_id", _table(Restaurant), "restaurant"),
     ),
+    ("user_id", "order_date"),
 )
-
-
-def ensure_users(connection: Connection, ids: Iterable[int]) -> None:
-    """Adds users that are known by their id alone; those that exist stay as they are."""
-    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
-    rows = [{"id": user_id} for user_id in sorted(set(ids))]
-    if rows:
-        connection.execute(insert(User).on_conflict_do_nothing(), rows)
 
 
 class Staging:
@@ -101,153 +108,171 @@ class Staging:
         self._connection = connection
         self._target = target
         self._is_sqlite = connection.dialect.name == "sqlite"
-        staged = f"staged_{target.table.name}"
+        self._count = 0
+        self._lowest = MAX_ID
+        self._highest = 0
         columns = [
-            Column(name, target.table.c[name].type, primary_key=name == "id", autoincrement=False)
+            # The key is the rowid on SQLite and costs nothing; on PostgreSQL an index would.
+            Column(name, target.table.c[name].type, primary_key=name == "id" and self._is_sqlite)
             for name in target.columns
         ]
         self._staged = Table(
-            staged,
+            f"staged_{target.table.name}",
             MetaData(),
             *columns,
             Column("line", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
             prefixes=["TEMPORARY"],
         )
         self._staged.create(connection, checkfirst=False)
-
-    def merge(self, rows: Sequence[tuple[Any, ...]]) -> Merged:
-        """Merges rows of (columns..., line). Each id must occur once."""
-        connection, staged = self._connection, self._staged
-        connection.execute(delete(staged))
         if self._is_sqlite:
-            self._stage_sqlite(rows)
+            connection.exec_driver_sql(f"PRAGMA cache_size=-{SQLITE_CACHE_KB}")
+
+    def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Stages rows of (columns..., line). Each id must occur once until the next merge."""
+        if not rows:
+            return
+        self._begin()
+        names = ", ".join((*self._target.columns, "line"))
+        if self._is_sqlite:
+            marks = ", ".join("?" * (len(self._target.columns) + 1))
+            statement = f"INSERT INTO {self._staged.name} ({names}) VALUES ({marks})"  # noqa: S608
+            self._connection.exec_driver_sql(statement, sqlite_rows(rows))
         else:
-            self._stage_postgresql(rows)
-        rejected = self._reject_unknown_references()
-        known, changed = connection.execute(self._known_and_changed()).one()
-        connection.execute(self._upsert())
-        valid = len(rows) - len(rejected)
-        return Merged(valid - known, changed, known - changed, rejected)
+            self._copy(f"COPY {self._staged.name} ({names}) FROM STDIN", rows)
+        self._count += len(rows)
+        ids = [row[0] for row in rows]
+        self._lowest = min(self._lowest, *ids)
+        self._highest = max(self._highest, *ids)
 
-    def _stage_sqlite(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        names = ", ".join((*self._target.columns, "line"))
-        marks = ", ".join("?" * (len(self._target.columns) + 1))
-        statement = f"INSERT INTO {self._staged.name} ({names}) VALUES ({marks})"  # noqa: S608
-        cursor: Any = self._connection.connection.cursor()
-        cursor.executemany(statement, _converted(rows, _SQLITE_FORMS))
-        cursor.close()
+    @property
+    def count(self) -> int:
+        """Rows that wait for the merge."""
+        return self._count
 
-    def _stage_postgresql(self, rows: Sequence[tuple[Any, ...]]) -> None:
-        names = ", ".join((*self._target.columns, "line"))
-        cursor: Any = self._connection.connection.cursor()
-        cursor.copy_expert(f"COPY {self._staged.name} ({names}) FROM STDIN", _CopyText(rows))
-        cursor.close()
+    def merge(self, *, adds_users: bool = False) -> Merged:
+        """Merges the staged rows and empties the staging table.
 
-    def _reject_unknown_references(self) -> tuple[tuple[int, str], ...]:
-        if not self._target.references:
+        `adds_users`: users that rows name and that do not exist are added by their id alone.
+        """
+        if not self._count:
+            return Merged(0, 0, 0, ())
+        self._begin()
+        references = self._target.references
+        if adds_users:
+            references = tuple(r for r in references if r[1] is not USERS.table)
+        rejected = self._reject_unknown(references)
+        if adds_users:
+            self._connection.execute(self._missing_users())
+        known = self._connection.execute(self._known()).scalar_one()
+        upsert = self._upsert(has_known=known > 0)
+        written = self._connection.execute(upsert).rowcount
+        imported = self._count - len(rejected) - known
+        updated = max(0, written - imported)
+        self._connection.execute(
+            delete(self._staged) if self._is_sqlite else text(f"TRUNCATE {self._staged.name}")
+        )
+        self._count = 0
+        self._lowest = MAX_ID
+        self._highest = 0
+        return Merged(imported, updated, known - updated, rejected)
+
+    def _begin(self) -> None:
+        """Takes SQLite's write lock before anything is read.
+
+        A transaction that reads first cannot write once another process has written, and would
+        fail at once instead of waiting for its turn.
+        """
+        if self._is_sqlite and not self._raw().in_transaction:
+            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+    def _raw(self) -> Any:
+        return self._connection.connection.dbapi_connection
+
+    def _copy(self, statement: str, rows: Sequence[tuple[Any, ...]]) -> None:
+        dialect = self._connection.dialect
+        driver: Any = dialect.loaded_dbapi
+        cursor = self._raw().cursor()
+        try:
+            cursor.copy_expert(statement, CopyText(rows))
+        except driver.Error as error:
+            # A cursor of the driver's own bypasses what SQLAlchemy does at an error.
+            if dialect.is_disconnect(error, self._raw(), cursor):
+                self._connection.invalidate(error)
+            raise DBAPIError.instance(
+                statement, None, error, driver.Error, dialect=dialect
+            ) from error
+        finally:
+            cursor.close()
+
+    def _reject_unknown(self, references: tuple[Reference, ...]) -> tuple[tuple[int, str], ...]:
+        if not references:
             return ()
         staged = self._staged
         joined: Any = staged
-        for column, table, _ in self._target.references:
+        for column, table, _ in references:
             joined = joined.outerjoin(table, table.c.id == staged.c[column])
-        missing = or_(*(table.c.id.is_(None) for _, table, _ in self._target.references))
         which = case(
-            *(
-                (table.c.id.is_(None), literal(number))
-                for number, (_, table, _) in enumerate(self._target.references)
-            )
+            *((table.c.id.is_(None), number) for number, (_, table, _) in enumerate(references))
         )
         statement = (
-            select(
-                staged.c.id,
-                staged.c.line,
-                which,
-                *(staged.c[c] for c, _, _ in self._target.references),
-            )
+            select(staged.c.id, staged.c.line, which, *(staged.c[c] for c, _, _ in references))
             .select_from(joined)
-            .where(missing)
+            .where(or_(*(table.c.id.is_(None) for _, table, _ in references)))
             .order_by(staged.c.line)
         )
         rejected, ids = [], []
         for row in self._connection.execute(statement):
-            _, _, noun = self._target.references[row[2]]
+            _, _, noun = references[row[2]]
             rejected.append((row[1], f"there is no {noun} {row[3 + row[2]]}"))
             ids.append(row[0])
-        for at in range(0, len(ids), 500):
-            self._connection.execute(delete(staged).where(staged.c.id.in_(ids[at : at + 500])))
+        for at in range(0, len(ids), IDS_A_STATEMENT):
+            self._connection.execute(
+                delete(staged).where(staged.c.id.in_(ids[at : at + IDS_A_STATEMENT]))
+            )
         return tuple(rejected)
 
-    def _known_and_changed(self) -> Select[Any]:
-        table, staged = self._target.table, self._staged
-        differs = or_(
-            *(
-                table.c[name].is_distinct_from(staged.c[name])
-                for name in self._target.columns
-                if name != "id"
-            )
-        )
-        changed = func.coalesce(func.sum(case((differs, 1), else_=0)), 0)
-        return select(func.count(), changed).select_from(
-            staged.join(table, table.c.id == staged.c.id)
+    def _missing_users(self) -> Any:
+        ids = select(self._staged.c.user_id).distinct().order_by(self._staged.c.user_id)
+        return (
+            self._insert(USERS.table)
+            .from_select(["id"], self._source(ids))
+            .on_conflict_do_nothing()
         )
 
-    def _upsert(self) -> Any:
+    def _same_id(self) -> Any:
+        """The stored row of a staged one.
+
+        The range is implied by the rest, but lets PostgreSQL read that part of the index instead
+        of the whole table for each block of a file in the order of ids.
+        """
+        stored = self._target.table.c.id
+        return and_(stored == self._staged.c.id, stored.between(self._lowest, self._highest))
+
+    def _known(self) -> Select[Any]:
+        table = self._target.table
+        return select(func.count()).select_from(self._staged.join(table, self._same_id()))
+
+    def _upsert(self, *, has_known: bool) -> Any:
         table, columns = self._target.table, self._target.columns
-        insert = sqlite_insert if self._is_sqlite else postgresql_insert
         source = select(*(self._staged.c[name] for name in columns))
-        if self._is_sqlite:
-            # SQLite needs a WHERE to tell the upsert's ON from a join's.
-            source = source.where(literal(1) == 1)
-        statement = insert(table).from_select(list(columns), source)
-        updates = {name: statement.excluded[name] for name in columns if name != "id"}
+        if has_known:
+            # Equal rows stay out of the upsert: PostgreSQL would lock, and so write, each of them.
+            differs = (table.c[n].is_distinct_from(self._staged.c[n]) for n in columns[1:])
+            source = source.select_from(self._staged.outerjoin(table, self._same_id())).where(
+                or_(table.c.id.is_(None), *differs)
+            )
+        source = source.order_by(*(self._staged.c[name] for name in self._target.order))
+        statement = self._insert(table).from_select(list(columns), self._source(source))
+        updates = {name: statement.excluded[name] for name in columns[1:]}
         return statement.on_conflict_do_update(
             index_elements=["id"],
             set_=updates,
             where=or_(*(table.c[name].is_distinct_from(new) for name, new in updates.items())),
-        )
+        ).execution_options(preserve_rowcount=True)
 
+    def _insert(self, table: Table) -> Any:
+        return sqlite_insert(table) if self._is_sqlite else postgresql_insert(table)
 
-_SQLITE_FORMS: dict[type, Callable[[Any], Any]] = {
-    datetime: lambda value: value.isoformat(" ", "microseconds")[:26],
-    Decimal: float,
-}
-_ESCAPES = str.maketrans({"\\": "\\\\", "\t": "\\t", "\n": "\\n", "\r": "\\r"})
-
-
-def _converted(
-    rows: Iterable[tuple[Any, ...]], forms: dict[type, Callable[[Any], Any]]
-) -> Iterable[tuple[Any, ...]]:
-    """Rows whose columns of the listed types are turned into what the driver takes."""
-    for row in rows:
-        yield tuple(
-            forms[kind](value) if (kind := type(value)) in forms else value for value in row
-        )
-
-
-class _CopyText:
-    """A file-like view of rows in PostgreSQL's COPY text form, made as it is read."""
-
-    def __init__(self, rows: Iterable[tuple[Any, ...]]) -> None:
-        self._lines = (_copy_line(row) for row in rows)
-
-    def read(self, _size: int = -1) -> str:
-        lines = []
-        for line in self._lines:
-            lines.append(line)
-            if len(lines) == 1000:
-                break
-        return "".join(lines)
-
-
-def _copy_line(row: tuple[Any, ...]) -> str:
-    return (
-        "\t".join(
-            "\\N"
-            if value is None
-            else value.translate(_ESCAPES)
-            if type(value) is str
-            else str(value)
-            for value in row
-        )
-        + "\n"
-    )
+    def _source(self, source: Select[Any]) -> Select[Any]:
+        # SQLite needs a WHERE to tell the upsert's ON from a join's.
+        return source.where(literal(1) == 1) if self._is_sqlite else source
