@@ -23,6 +23,7 @@ from api.local_copies import (
     sweep,
 )
 from api.local_snapshot import LocalSnapshot
+from shared import metrics
 from shared.errors import (
     DependencyError,
     SnapshotDamaged,
@@ -102,6 +103,7 @@ class SnapshotFollower:
             snapshot = self._opened(version)
             if snapshot is not None:
                 self.active = snapshot
+                _show(snapshot)
                 self._log.info("snapshot.opened", version=version, origin="local")
                 return
 
@@ -130,6 +132,7 @@ class SnapshotFollower:
         try:
             pointer = self._store.pointer()
             self._heard()
+            metrics.snapshot_pinned(pointer.is_pinned)
             self._is_empty = pointer.version is None and self.active is not None
             if pointer.version is None or self._is_served(pointer.version):
                 self._problem = None
@@ -137,6 +140,7 @@ class SnapshotFollower:
                 self._switch(pointer.version)
         except DependencyError as error:
             self._is_down = True
+            metrics.dependency_degraded("store", True)
             self._failures = min(self._failures + 1, 8)
             self._report("store.down", "store", reason=error.message)
             ceiling: float = min(MAX_BACKOFF_SECONDS, POLL_SECONDS * 2**self._failures)
@@ -154,6 +158,7 @@ class SnapshotFollower:
             self._is_down = False
             self._failures = 0
             self._logged.pop("store", None)
+            metrics.dependency_degraded("store", False)
             self._log.info("store.back")
 
     def _is_served(self, version: str) -> bool:
@@ -171,16 +176,20 @@ class SnapshotFollower:
                 folder = fetch(self._store, manifest, self._folder, on_chunk=self._heard)
                 snapshot = LocalSnapshot(folder, manifest, public_vary=self.public_vary)
         except SnapshotError as error:
-            self._refuse(version, error.message)
+            remove_copy(self._folder / version)  # its bytes are right and yet it cannot be read
+            is_foreign = isinstance(error, SnapshotUnsupported)
+            self._refuse(version, error.message, "unsupported" if is_foreign else "damaged")
             return
         except OSError as error:
-            self._refuse(version, f"no local copy could be made: {error.strerror or error}")
+            reason = f"no local copy could be made: {error.strerror or error}"
+            self._refuse(version, reason, "no_space")
             return
         if self.active is not None:
             self._previous = self.active.version
         self.active = snapshot
         self._problem = None
         self._bad.clear()
+        _show(snapshot)
         self._log.info(
             "snapshot.switched",
             version=version,
@@ -204,7 +213,13 @@ class SnapshotFollower:
             self._log.warning("snapshot.local_copy_unusable", version=version, reason=str(error))
         return None
 
-    def _refuse(self, version: str, reason: str) -> None:
+    def _refuse(
+        self,
+        version: str,
+        reason: str,
+        kind: Literal["damaged", "unsupported", "no_space"],
+    ) -> None:
+        metrics.snapshot_load_failed(kind)
         self._bad = {version: time.monotonic() + BAD_VERSION_SECONDS}
         self._problem = f"{version}: {reason}"
         self._report("snapshot.refused", version, version=version, reason=reason)
@@ -230,3 +245,16 @@ class SnapshotFollower:
                 self._logged.clear()
             self._logged[subject] = now
             self._log.warning(event, **fields)
+
+
+def _show(snapshot: LocalSnapshot) -> None:
+    manifest = snapshot.manifest
+    counts = {name: count for name, count in manifest.counts.items() if isinstance(count, int)}
+    metrics.snapshot_taken_up(
+        created_at=snapshot.created_at,
+        loaded_at=time.time(),
+        algorithm=str(manifest.algorithm.get("name", "")),
+        schema=manifest.schema,
+        entities=counts,
+        part_bytes=manifest.bytes,
+    )

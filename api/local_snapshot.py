@@ -139,7 +139,9 @@ class LocalSnapshot:
         representations = {}
         for coding, body in bodies.items():
             etag = b'"%s-%s"' % (self.metadata_version_text, coding)
-            unchanged = [(b"etag", etag), PUBLIC_CACHE, vary, *self.version_fields]
+            # No Last-Modified: most snapshots do not change the metadata.
+            versions = [field for field in self.version_fields if field[0] != b"last-modified"]
+            unchanged = [(b"etag", etag), PUBLIC_CACHE, vary, *versions]
             encoding = [] if coding == IDENTITY else [(b"content-encoding", coding)]
             fields = [JSON_TYPE, length_of(body), *encoding, *unchanged]
             representations[coding] = Representation(body, etag, fields, unchanged)

@@ -1,0 +1,94 @@
+"""`tastematch recommend`."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from shared.errors import SnapshotDamaged, SnapshotUnavailable, SnapshotUnsupported
+from shared.parsing import MAX_ID
+from shared.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    from api.local_snapshot import LocalSnapshot
+
+LISTS = ("for_you", "discover", "order_again")
+MAX_LIMIT = 200
+DEFAULT_LIMIT = 20
+
+
+@click.command(
+    "recommend", epilog="Example: tastematch recommend --user 42 --list discover --names"
+)
+@click.option("--user", "user_id", type=click.IntRange(0, MAX_ID), required=True, help="User id.")
+@click.option(
+    "--list", "list_name", type=click.Choice(LISTS), default=LISTS[0], help="Default: for_you."
+)
+@click.option(
+    "--limit",
+    type=click.IntRange(1, MAX_LIMIT),
+    default=DEFAULT_LIMIT,
+    help=f"How many at most, up to {MAX_LIMIT}; default {DEFAULT_LIMIT}.",
+)
+@click.option("--names", is_flag=True, help="With name, cuisine and city of each restaurant.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
+def command(user_id: int, list_name: str, limit: int, names: bool, as_json: bool) -> None:
+    """Prints a user's list from the active snapshot, read directly from the store."""
+    import orjson
+
+    from api.serving import serve
+
+    with _active_snapshot(load_settings()) as snapshot:
+        served = serve(snapshot, user_id, list_name=list_name, limit=limit)
+        ids = [snapshot.restaurants.ids[ordinal] for ordinal in served.ordinals]
+        restaurants = [orjson.loads(snapshot.projection(o)) for o in served.ordinals]
+        document: dict[str, Any] = {
+            "user_id": user_id,
+            "list": list_name,
+            "source": served.source,
+            "snapshot_version": snapshot.version,
+            "metadata_version": snapshot.manifest.metadata_version,
+            "ids": ids,
+        }
+    if as_json:
+        if names:
+            document["restaurants"] = restaurants
+        click.echo(orjson.dumps(document))
+    elif names:
+        for restaurant in restaurants:
+            known = [restaurant[key] for key in ("name", "cuisine_type", "city") if restaurant[key]]
+            click.echo(f"{restaurant['id']}  {', '.join(known)}")
+    else:
+        for restaurant_id in ids:
+            click.echo(restaurant_id)
+
+
+@contextlib.contextmanager
+def _active_snapshot(settings: Settings) -> Iterator[LocalSnapshot]:
+    """The version the store points to: the API's copy of it, or one of our own for a moment.
+
+    Raises StoreUnavailable, SnapshotUnavailable, SnapshotDamaged, SnapshotUnsupported.
+    """
+    from api.local_copies import fetch, open_verified
+    from shared.snapshot.opening import open_store
+
+    store = open_store(settings)
+    try:
+        version = store.pointer().version
+        if version is None:
+            raise SnapshotUnavailable("no snapshot has been published yet")
+        try:
+            snapshot = open_verified(settings.snapshots_dir / version, public_vary=b"")
+        except (OSError, SnapshotDamaged, SnapshotUnsupported):
+            with tempfile.TemporaryDirectory(prefix="tastematch-") as folder:
+                fetched = fetch(store, store.manifest(version), Path(folder))
+                yield open_verified(fetched, public_vary=b"")
+        else:
+            yield snapshot
+    finally:
+        store.close()

@@ -1,0 +1,185 @@
+"""Snapshots for tests: built from plain ids by the real writers, published by a real store."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import tempfile
+from array import array
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import brotli
+import orjson
+import zstandard
+
+from shared.snapshot import format as parts
+from shared.snapshot.manifest import Manifest, new_version
+from shared.snapshot.parts import describe_parts
+from shared.snapshot.store import SnapshotStore
+
+_SOURCES = {
+    "none": parts.SOURCE_NONE,
+    "personal": parts.SOURCE_PERSONAL,
+    "preferences": parts.SOURCE_PREFERENCES,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class UserSpec:
+    """What a snapshot holds of one user: ids, best first."""
+
+    source: Literal["none", "personal", "preferences"] = "none"
+    city: str | None = None
+    for_you: Sequence[int] = ()
+    discover: Sequence[int] = ()
+    order_again: Sequence[int] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotSpec:
+    """`restaurants`: city by id. `popular`: ids, best first; by default ascending."""
+
+    restaurants: Mapping[int, str | None]
+    users: Mapping[int, UserSpec] = field(default_factory=dict)
+    popular: Sequence[int] | None = None
+    similar: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    names: Mapping[int, str] = field(default_factory=dict)
+
+
+def projection(spec: SnapshotSpec, restaurant_id: int) -> dict[str, Any]:
+    """What the metadata of this snapshot say of a restaurant."""
+    return {
+        "id": restaurant_id,
+        "name": spec.names.get(restaurant_id, f"Restaurant {restaurant_id}"),
+        "cuisine_type": "Ramen",
+        "rating": 4.5,
+        "price_range": 2,
+        "city": spec.restaurants[restaurant_id],
+        "image_url": None,
+    }
+
+
+def publish_snapshot(
+    store: SnapshotStore,
+    spec: SnapshotSpec,
+    *,
+    created_at: datetime | None = None,
+    activate: bool = True,
+    change_manifest: Callable[[Manifest], Manifest] = lambda manifest: manifest,
+) -> Manifest:
+    """Publishes a snapshot, active unless told otherwise, and returns its manifest.
+
+    `change_manifest` may leave parts out, or state what is not so.
+    """
+    now = created_at or datetime.now(UTC)
+    with tempfile.TemporaryDirectory(prefix="tastematch-parts-") as name:
+        folder = Path(name)
+        metadata_version = write_parts(folder, spec)
+        sizes, checksums = describe_parts(folder)
+        manifest = change_manifest(
+            Manifest(
+                version=new_version(now, after=store.newest_version()),
+                created_at=now,
+                data_as_of=now,
+                algorithm={"name": "test"},
+                counts={
+                    "restaurants": len(spec.restaurants),
+                    "users": len(spec.users),
+                    "interactions": 0,
+                    "skipped": {},
+                },
+                bytes=sizes,
+                checksums=checksums,
+                metadata_version=metadata_version,
+                stages=[],
+                peak_rss_mb=1.0,
+            )
+        )
+        paths = {part: folder / part for part in manifest.bytes}
+        store.publish(
+            manifest, paths, expected_generation=store.pointer().generation, activate=activate
+        )
+    return manifest
+
+
+def write_parts(folder: Path, spec: SnapshotSpec) -> str:
+    """Writes every part of the snapshot into the folder; returns the metadata's version."""
+    ids = sorted(spec.restaurants)
+    ordinals = {restaurant_id: place for place, restaurant_id in enumerate(ids)}
+    width = parts.ordinal_width(len(ids))
+    places = {*spec.restaurants.values(), *(user.city for user in spec.users.values())} - {None}
+    cities: list[str | None] = [None, *sorted(city for city in places if city is not None)]
+    codes = {city: code for code, city in enumerate(cities)}
+
+    with (folder / "restaurants").open("wb") as file:
+        parts.write_restaurants(
+            file,
+            ids=array("q", ids),
+            cities=array("H", [codes[spec.restaurants[i]] for i in ids]),
+        )
+    (folder / "cities").write_bytes(orjson.dumps(cities))
+
+    def packed(chosen: Iterable[int]) -> bytes:
+        return array("H" if width == 2 else "I", [ordinals[i] for i in chosen]).tobytes()
+
+    def write_rows(name: str, kind: int, rows: list[Sequence[int]]) -> None:
+        offsets = array("I", [0])
+        for row in rows:
+            offsets.append(offsets[-1] + len(row))
+        joined = b"".join(packed(row) for row in rows)
+        with (folder / name).open("wb") as file:
+            parts.write_ragged(file, kind=kind, offsets=offsets, ordinals=joined, width=width)
+
+    popular = list(ids if spec.popular is None else spec.popular)
+    by_city = [[i for i in popular if spec.restaurants[i] == city] for city in cities[1:]]
+    write_rows("popular", parts.KIND_POPULAR, [popular, *by_city])
+    write_rows("similar", parts.KIND_SIMILAR, [spec.similar.get(i, ()) for i in ids])
+    _write_users(folder, spec, width=width, codes=codes, packed=packed)
+    return _write_metadata(folder, spec, ids)
+
+
+def _write_users(
+    folder: Path,
+    spec: SnapshotSpec,
+    *,
+    width: int,
+    codes: Mapping[str | None, int],
+    packed: Callable[[Iterable[int]], bytes],
+) -> None:
+    user_ids = sorted(spec.users)
+    offsets = array("I", [0])
+    with (folder / "lists").open("wb") as file:
+        writer = parts.ListsWriter(file, users=len(user_ids), width=width)
+        for user_id in user_ids:
+            user = spec.users[user_id]
+            lists = (user.for_you, user.discover, user.order_again)
+            offsets.append(writer.append(*map(packed, lists)))
+    with (folder / "users").open("wb") as file:
+        parts.write_users(
+            file,
+            ids=array("q", user_ids),
+            offsets=offsets,
+            cities=array("H", [codes[spec.users[i].city] for i in user_ids]),
+            sources=array("B", [_SOURCES[spec.users[i].source] for i in user_ids]),
+        )
+
+
+def _write_metadata(folder: Path, spec: SnapshotSpec, ids: Sequence[int]) -> str:
+    items = [orjson.dumps(projection(spec, restaurant_id)) for restaurant_id in ids]
+    version = hashlib.sha256(b"\n".join(items)).hexdigest()[:16]
+    head = b'{"kind":"full","version":"%s","restaurants":[' % version.encode()
+    body = head + b",".join(items) + b"]}"
+    offsets = array("I", [len(head)])
+    for item in items:
+        offsets.append(offsets[-1] + len(item) + 1)
+    (folder / "metadata").write_bytes(body)
+    (folder / "metadata.gz").write_bytes(gzip.compress(body, mtime=0))
+    (folder / "metadata.br").write_bytes(brotli.compress(body, quality=5))
+    (folder / "metadata.zst").write_bytes(zstandard.compress(body))
+    with (folder / "metadata_index").open("wb") as file:
+        parts.write_metadata_index(file, offsets=offsets)
+    return version
