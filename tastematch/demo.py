@@ -57,13 +57,13 @@ def _run(settings: Settings) -> int:
     if _has_snapshot(settings):
         print("the sample data and its snapshot are there already; serving them")
     else:
-        with _stage("create the database"):
-            _command(settings, "migrate")
+        with _stage("create the database") as said:
+            said.extend(_command(settings, "migrate"))
         for sample in SAMPLES:
-            with _stage(f"import data/{sample}"):
-                _command(settings, "import", str(HOME / "data" / sample))
-        with _stage("precompute a snapshot"):
-            _command(settings, "precompute")
+            with _stage(f"import data/{sample}") as said:
+                said.extend(_command(settings, "import", str(HOME / "data" / sample)))
+        with _stage("precompute a snapshot") as said:
+            said.extend(_command(settings, "precompute"))
     server = subprocess.Popen(
         [sys.executable, "-m", "tastematch", "serve", "--with-worker"],
         cwd=HOME,
@@ -106,10 +106,14 @@ def _has_snapshot(settings: Settings) -> bool:
 
 
 @contextmanager
-def _stage(name: str) -> Iterator[None]:
+def _stage(name: str) -> Iterator[list[str]]:
+    """Prints the stage with its seconds, then the lines that are put into the list."""
     started = time.perf_counter()
-    yield
+    said: list[str] = []
+    yield said
     print(f"{name:<28} {time.perf_counter() - started:6.1f} s", flush=True)
+    for line in said:
+        print(f"  {line}", flush=True)
 
 
 def _environment(settings: Settings) -> dict[str, str]:
@@ -122,7 +126,8 @@ def _environment(settings: Settings) -> dict[str, str]:
     }
 
 
-def _command(settings: Settings, *arguments: str) -> None:
+def _command(settings: Settings, *arguments: str) -> list[str]:
+    """Runs a subcommand and returns what it printed."""
     done = subprocess.run(  # noqa: S603 - our own command
         [sys.executable, "-m", "tastematch", *arguments],
         cwd=HOME,
@@ -133,8 +138,7 @@ def _command(settings: Settings, *arguments: str) -> None:
     )
     if done.returncode:
         raise TasteMatchError(f"`tastematch {arguments[0]}` failed, see above")
-    for line in done.stdout.splitlines():
-        print(f"  {line}")
+    return done.stdout.splitlines()
 
 
 def _well_known_user(settings: Settings) -> int:
