@@ -78,7 +78,8 @@ def import_dataset(
                     target,
                     adds_users=adds_users,
                     commits=not (is_strict or is_dry_run),
-                    on_bad_row=_raise_bad_row if is_strict else on_bad_row,
+                    is_strict=is_strict,
+                    on_bad_row=on_bad_row,
                     on_progress=on_progress,
                 )
             )
@@ -89,10 +90,6 @@ def import_dataset(
     return outcomes
 
 
-def _raise_bad_row(row: BadRow) -> None:
-    raise StrictDataError(f"{row.file}, line {row.line}: {row.reason}")
-
-
 def _import_table(
     connection: Connection,
     table: Table[Any],
@@ -100,6 +97,7 @@ def _import_table(
     *,
     adds_users: bool,
     commits: bool,
+    is_strict: bool,
     on_bad_row: OnBadRow,
     on_progress: OnProgress,
 ) -> FileOutcome:
@@ -110,6 +108,8 @@ def _import_table(
     def reject(row: BadRow) -> None:
         outcome.rejected += 1
         on_bad_row(row)
+        if is_strict:
+            raise StrictDataError(f"{row.file}, line {row.line}: {row.reason}")
 
     def merge() -> None:
         merged = staging.merge(adds_users=adds_users)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 
@@ -43,7 +43,7 @@ def command(
     reason.
     """
     from shared.db.engine import database_errors, sync_engine
-    from shared.db.migration import check_schema
+    from shared.db.schema import check_schema
     from shared.peak_memory import peak_rss_mb
     from tastematch.dataset import open_dataset
     from tastematch.importer import import_dataset
@@ -52,8 +52,8 @@ def command(
     started = time.perf_counter()
     dataset = open_dataset(path, now=datetime.now(UTC))
     notices = dataset.notices()
-    engine = sync_engine(settings)
     with database_errors(), _bad_rows(errors_path) as bad_rows, _progress(dataset) as on_progress:
+        engine = sync_engine(settings)
         with engine.connect() as connection:
             check_schema(connection)
         outcomes = import_dataset(
@@ -61,10 +61,10 @@ def command(
             dataset,
             is_strict=strict,
             is_dry_run=dry_run,
-            on_bad_row=bad_rows.add,
+            on_bad_row=bad_rows.keep if strict else bad_rows.add,
             on_progress=on_progress,
         )
-    engine.dispose()
+        engine.dispose()
     seconds = time.perf_counter() - started
     for outcome in outcomes:
         bad_rows.tell_hidden(outcome)
@@ -76,7 +76,14 @@ def command(
     for notice in notices:
         click.echo(notice, err=True)
     if as_json:
-        _print_json(outcomes, bad_rows, notices, seconds, peak_rss_mb(), dry_run)
+        _print_json(
+            outcomes,
+            bad_rows,
+            notices=notices,
+            seconds=seconds,
+            peak_mb=peak_rss_mb(),
+            is_dry_run=dry_run,
+        )
         return
     for outcome in outcomes:
         click.echo(
@@ -89,8 +96,9 @@ def command(
 class _BadRows:
     """Counts bad rows by file, shows them on stderr, keeps all of them in a file when asked."""
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: BinaryIO | None, path: Path | None) -> None:
         self._file = file
+        self._path = path
         self._is_terminal = sys.stderr.isatty()
         self._seen: dict[str, int] = {}
         self.first: list[BadRow] = []
@@ -101,10 +109,15 @@ class _BadRows:
             self.first.append(row)
         if not self._is_terminal or self._seen[row.file] <= MAX_SHOWN_ON_TERMINAL:
             print(f"{row.file}, line {row.line}: {row.reason}", file=sys.stderr)
+        self.keep(row)
+
+    def keep(self, row: BadRow) -> None:
+        """Into the file alone: the row that ends a strict import is told by its error."""
         if self._file is not None:
             import orjson
 
-            self._file.write(orjson.dumps(row._asdict()) + b"\n")
+            with _write_errors(self._path):
+                self._file.write(orjson.dumps(row._asdict()) + b"\n")
 
     def tell_hidden(self, outcome: FileOutcome) -> None:
         hidden = outcome.rejected - MAX_SHOWN_ON_TERMINAL
@@ -114,12 +127,24 @@ class _BadRows:
 
 @contextmanager
 def _bad_rows(path: Path | None) -> Iterator[_BadRows]:
-    with ExitStack() as stack:
-        try:
-            file = None if path is None else stack.enter_context(path.open("wb"))
-        except OSError as error:
-            raise TasteMatchError(f"{path} cannot be written: {error.strerror}") from None
-        yield _BadRows(file)
+    if path is None:
+        yield _BadRows(None, None)
+        return
+    with _write_errors(path):
+        file = path.open("wb")
+    try:
+        yield _BadRows(file, path)
+    finally:
+        with _write_errors(path):
+            file.close()
+
+
+@contextmanager
+def _write_errors(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise TasteMatchError(f"{path} cannot be written: {error.strerror}") from None
 
 
 @contextmanager
@@ -150,6 +175,7 @@ def _progress(dataset: Dataset) -> Iterator[Callable[[Table[Any]], None]]:
 def _print_json(
     outcomes: list[FileOutcome],
     bad_rows: _BadRows,
+    *,
     notices: list[str],
     seconds: float,
     peak_mb: float,
