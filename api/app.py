@@ -22,10 +22,9 @@ from starlette.routing import compile_path
 from api import problems
 from api.answers import Answer, Handler, as_response
 from api.deps import Resources
-from api.documented import COMPONENTS
-from api.documented_operation import OPERATION_SCHEMAS
 from api.guard import REQUEST_ID, Guard, HotRoute
 from api.lifecycle import Lifecycle
+from api.openapi_document import complete_document
 from api.problems import error_answer, problem_answer, problem_for_status
 from api.readiness import Readiness
 from api.routes import ROUTERS, health, lists, metadata, recommendations
@@ -191,16 +190,12 @@ class _AllowedMethods:
 
 
 def _complete_openapi(app: FastAPI) -> None:
-    """Adds the components that routes refer to by name."""
+    """The document is made at its first use and kept."""
     generate = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            schema = generate()
-            components = schema.setdefault("components", {})
-            for kind, entries in COMPONENTS.items():
-                components.setdefault(kind, {}).update(entries)
-            components["schemas"].update(OPERATION_SCHEMAS)
+            complete_document(generate())
         assert app.openapi_schema is not None
         return app.openapi_schema
 

@@ -64,6 +64,10 @@ COMPONENTS: dict[str, Any] = {
     },
 }
 
+PROBLEM_CONTENT: dict[str, Any] = {
+    "application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}
+}
+
 _ID: dict[str, Any] = {"type": "integer", "format": "int64"}
 _PROJECTION = {"$ref": "#/components/schemas/RestaurantProjection"}
 
@@ -74,8 +78,10 @@ def json_response(description: str, schema: dict[str, Any]) -> dict[str, Any]:
 
 def problems(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Entries for the problem documents a route may answer with."""
-    content = {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
-    return {status: {"description": _MEANINGS[status], "content": content} for status in statuses}
+    return {
+        status: {"description": _MEANINGS[status], "content": PROBLEM_CONTENT}
+        for status in statuses
+    }
 
 
 _MEANINGS = {

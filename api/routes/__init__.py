@@ -1,6 +1,6 @@
 """The routers of the API, in the order in which their paths are tried."""
 
-from api.routes import health, jobs, lists, metadata, recommendations, restaurants, snapshots
+from api.routes import docs, health, jobs, lists, metadata, recommendations, restaurants, snapshots
 
 ROUTERS = (
     health.router,
@@ -10,4 +10,5 @@ ROUTERS = (
     lists.router,
     jobs.router,
     snapshots.router,
+    docs.router,
 )
