@@ -39,7 +39,7 @@ METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LISTS: Final = ("for_you", "discover", "order_again")
 SOURCES: Final = ("personal", "preferences", "popular-city", "popular")
 ENCODINGS: Final = ("identity", "gzip", "br", "zstd")
-DEPENDENCIES: Final = ("store", "database", "queue", "worker")
+DEPENDENCIES: Final = ("store", "database", "worker")
 AUTH_FAILURES: Final = ("missing", "expired", "invalid", "forbidden")
 ORIGINS: Final = ("api", "cron", "cli")
 
