@@ -34,7 +34,10 @@ _JOB_PROPERTIES: dict[str, Any] = {
     "stage": _or_null(_TEXT),
     "stages": _STAGES | {"description": "Those that are done, in the order they ran."},
     "peak_rss_mb": _or_null(_NUMBER),
-    "origin": _TEXT | {"description": "Who asked for it: `api`, `cron` or `cli`."},
+    "origin": _TEXT
+    | {
+        "description": "Who asked for it: `api`, `cron`, `cli`; `repair` where the store was empty."
+    },
     "error": _or_null(_TEXT) | {"description": "Why it failed, in one line."},
     "created_at": _INSTANT,
     "started_at": _or_null(_INSTANT),

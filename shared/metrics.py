@@ -41,7 +41,7 @@ SOURCES: Final = ("personal", "preferences", "popular-city", "popular")
 ENCODINGS: Final = ("identity", "gzip", "br", "zstd")
 DEPENDENCIES: Final = ("store", "database", "worker")
 AUTH_FAILURES: Final = ("missing", "expired", "invalid", "forbidden")
-ORIGINS: Final = ("api", "cron", "cli")
+ORIGINS: Final = ("api", "cron", "cli", "repair")
 
 Service = Literal["api", "worker"]
 
@@ -77,7 +77,7 @@ _MEMORY_PEAK = _gauge("memory_peak_bytes", "Largest resident memory of this proc
 # API
 _REQUESTS = _counter("http_requests_total", "Requests answered", "method", "route", "code")
 _DURATION = _histogram(
-    "http_request_duration_seconds", "Until the answer was sent", _REQUEST_BUCKETS, "route", "code"
+    "http_request_duration_seconds", "Until the answer began", _REQUEST_BUCKETS, "route", "code"
 )
 _IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered")
 _SHED = _counter("http_requests_shed_total", "Requests refused because too many were in flight")
@@ -184,7 +184,7 @@ def recommendations_not_modified() -> None:
 
 
 def metadata_served(
-    kind: Literal["full", "ids", "not_modified"], *, encoding: str, size_bytes: int
+    kind: Literal["full", "not_modified"], *, encoding: str, size_bytes: int
 ) -> None:
     """`encoding` is one of ENCODINGS."""
     _METADATA.labels(kind).inc()
@@ -269,7 +269,7 @@ def _create_known_children() -> None:
         for source in SOURCES:
             _SERVED.labels(list_name, source)
     for family, values in (
-        (_METADATA, ("full", "ids", "not_modified")),
+        (_METADATA, ("full", "not_modified")),
         (_METADATA_BYTES, ENCODINGS),
         (_DEGRADED, DEPENDENCIES),
         (_AUTH_FAILURES, AUTH_FAILURES),
