@@ -43,10 +43,11 @@ async def run_worker(
     look_seconds: float,
     command: Sequence[str] = COMMAND,
     beside: Beside | None = None,
+    start_seconds: float = START_SECONDS,
 ) -> None:
     """Works until a signal comes; `beside` runs along and ends when its event is set.
 
-    Raises DatabaseUnavailable where the database does not answer for START_SECONDS, SchemaError
+    Raises DatabaseUnavailable where the database does not answer for `start_seconds`, SchemaError
     where its tables are not those of this release.
     """
     stop = asyncio.Event()
@@ -57,7 +58,7 @@ async def run_worker(
         sync_engine(settings, statement_timeout_seconds=settings.db_statement_timeout)
     )
     try:
-        await _wait_for_database(transactions, stop)
+        await _wait_for_database(transactions, stop, start_seconds=start_seconds)
         if not stop.is_set():
             await _work(
                 settings,
@@ -110,10 +111,12 @@ async def _work(
             raise result
 
 
-async def _wait_for_database(transactions: Transactions, stop: asyncio.Event) -> None:
+async def _wait_for_database(
+    transactions: Transactions, stop: asyncio.Event, *, start_seconds: float
+) -> None:
     """A database may start later than its workers."""
     loop = asyncio.get_running_loop()
-    deadline = loop.time() + START_SECONDS
+    deadline = loop.time() + start_seconds
     wait_seconds = FIRST_WAIT_SECONDS
     while True:
         try:
