@@ -41,6 +41,7 @@ class Progress:
         yield
         seconds = round(time.perf_counter() - started, 3)
         self.done.append({"name": name, "seconds": seconds})
+        self.at(1.0, force=True)  # the job's row shows the last stage too
         log.info("precompute.stage", stage=name, elapsed_s=seconds, peak_mb=round(peak_rss_mb(), 1))
 
     def at(self, fraction: float, *, force: bool = False) -> None:
