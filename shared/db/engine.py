@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 SQLITE_BUSY_SECONDS = 10
 UNDEFINED_TABLE = "42P01"
+# Failures of the place and not of a statement, though drivers put them beside wrong statements.
+_REFUSALS = ("permission denied", "file is not a database")
 
 
 def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None = None) -> Engine:
@@ -84,7 +86,8 @@ def database_errors() -> Iterator[None]:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
         if "no such table" in reason or _sql_state(error.orig) == UNDEFINED_TABLE:
             raise SchemaError("the database has no tables yet: run `tastematch migrate`") from None
-        if isinstance(error, OperationalError) or error.connection_invalidated:
+        is_unusable = isinstance(error, OperationalError) or error.connection_invalidated
+        if is_unusable or any(mark in reason for mark in _REFUSALS):
             raise DatabaseUnavailable(
                 f"the database at DATABASE_URL cannot be used ({_brief(reason)})"
             ) from None
@@ -108,6 +111,8 @@ def _brief(reason: str) -> str:
         ("disk is full", "disk is full"),
         ("readonly database", "read-only"),
         ("unable to open database file", "the file cannot be opened"),
+        ("file is not a database", "the file is no database"),
+        ("permission denied", "permission denied"),
     ):
         if mark in lowered:
             return meaning

@@ -1,7 +1,8 @@
 """Brings a database to the newest schema. Safe to run twice at once.
 
 A lock lets one process at a time migrate: an advisory lock on PostgreSQL, a lock file beside the
-SQLite file. A database that is newer than this release is refused.
+SQLite file. On both, a migration that is killed leaves the schema as it was before. A database
+that is newer than this release is refused.
 """
 
 import fcntl
@@ -37,6 +38,9 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
             scripts = ScriptDirectory.from_config(_config(connection))
             _refuse_newer(before, scripts)
             connection.rollback()
+            if settings.is_sqlite:
+                # The driver opens no transaction for CREATE: a kill would leave half a schema.
+                connection.exec_driver_sql("BEGIN IMMEDIATE")
             command.upgrade(_config(connection), "head")
             connection.commit()
             after = scripts.get_current_head()

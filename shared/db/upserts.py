@@ -21,6 +21,7 @@ from sqlalchemy import (
     and_,
     case,
     delete,
+    false,
     func,
     inspect,
     literal,
@@ -131,7 +132,6 @@ class Staging:
         """Stages rows of (columns..., line). Each id must occur once until the next merge."""
         if not rows:
             return
-        self._begin()
         names = ", ".join((*self._target.columns, "line"))
         if self._is_sqlite:
             marks = ", ".join("?" * (len(self._target.columns) + 1))
@@ -156,7 +156,7 @@ class Staging:
         """
         if not self._count:
             return Merged(0, 0, 0, ())
-        self._begin()
+        self._take_write_lock()
         references = self._target.references
         if adds_users:
             references = tuple(r for r in references if r[1] is not USERS.table)
@@ -176,14 +176,14 @@ class Staging:
         self._highest = 0
         return Merged(imported, updated, known - updated, rejected)
 
-    def _begin(self) -> None:
-        """Takes SQLite's write lock before anything is read.
+    def _take_write_lock(self) -> None:
+        """On SQLite a write to the tables comes before the first read of them.
 
-        A transaction that reads first cannot write once another process has written, and would
-        fail at once instead of waiting for its turn.
+        A transaction that has read cannot write once another process has written: it would fail
+        at once instead of waiting for its turn. What is staged needs no lock.
         """
-        if self._is_sqlite and not self._raw().in_transaction:
-            self._connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if self._is_sqlite:
+            self._connection.execute(delete(self._target.table).where(false()))
 
     def _raw(self) -> Any:
         return self._connection.connection.dbapi_connection

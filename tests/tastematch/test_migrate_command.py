@@ -1,0 +1,160 @@
+"""`tastematch migrate`: one schema on both databases, whatever happens to the process."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, inspect, text
+
+from shared.db.engine import sync_engine
+from shared.db.models import Base
+from shared.db.schema import REVISION
+from shared.settings import load_settings
+from tests.services.children import Child, wait_until
+from tests.services.databases import sqlite_address
+from tests.services.processes import COMMAND, REPOSITORY, run_tastematch
+
+DIES_AT_STATEMENT = """
+import os, signal, sys
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from tastematch.cli import run
+
+left = int(sys.argv[1])
+
+@event.listens_for(Engine, "after_cursor_execute")
+def die(connection, cursor, statement, parameters, context, is_many):
+    global left
+    if statement.lstrip().startswith(("CREATE", "INSERT INTO alembic_version", "UPDATE")):
+        left -= 1
+        if not left:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+sys.exit(run(["migrate"]))
+"""
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return sqlite_address(tmp_path / "deeper" / "tastematch.db")
+    url: str = request.getfixturevalue("empty_postgres_url")
+    return url
+
+
+@contextlib.contextmanager
+def engine_of(url: str, folder: Path) -> Iterator[Engine]:
+    engine = sync_engine(
+        load_settings({"DATABASE_URL": url, "TASTEMATCH_DATA_DIR": str(folder / "home")})
+    )
+    yield engine
+    engine.dispose()
+
+
+def described(url: str, folder: Path) -> dict[str, object]:
+    """Columns, keys, indexes and checks of each table; empty for an empty database."""
+    with engine_of(url, folder) as engine:
+        found = inspect(engine)
+        return {
+            table: (
+                [(c["name"], str(c["type"]), c["nullable"]) for c in found.get_columns(table)],
+                found.get_pk_constraint(table)["constrained_columns"],
+                sorted(str(key["constrained_columns"]) for key in found.get_foreign_keys(table)),
+                sorted((str(i["name"]), i["unique"]) for i in found.get_indexes(table)),
+                sorted(str(check["name"]) for check in found.get_check_constraints(table)),
+            )
+            for table in found.get_table_names()
+        }
+
+
+def start(url: str, folder: Path, name: str, *arguments: str) -> Child:
+    return Child(
+        arguments or (*COMMAND, "migrate"),
+        name=name,
+        folder=folder,
+        environment={
+            "PYTHONPATH": str(REPOSITORY),
+            "DATABASE_URL": url,
+            "TASTEMATCH_DATA_DIR": str(folder / f"home-{name}"),
+        },
+        working_folder=REPOSITORY,
+    )
+
+
+def test_an_empty_database_gets_every_table_once(empty_url: str, tmp_path: Path) -> None:
+    first = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
+    assert (first.returncode, first.stderr) == (0, "")
+    assert first.stdout == f"database migrated from empty to {REVISION}\n"
+    schema = described(empty_url, tmp_path)
+    assert set(schema) == {*Base.metadata.tables, "alembic_version"}
+    second = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
+    assert second.stdout == f"database is at {REVISION}, nothing to do\n"
+    assert described(empty_url, tmp_path) == schema
+
+
+def test_several_at_once_all_succeed(empty_url: str, tmp_path: Path) -> None:
+    children = [start(empty_url, tmp_path, f"migrate-{number}") for number in range(3)]
+    try:
+        wait_until(
+            lambda: not any(child.is_running for child in children),
+            timeout_seconds=60,
+            describe="their ends",
+        )
+        logs = "\n".join(child.log_tail() for child in children)
+        assert [child.exit_status for child in children] == [0, 0, 0], logs
+        said = sorted(child.stdout() for child in children)
+        assert said == [
+            *[f"database is at {REVISION}, nothing to do\n"] * 2,
+            f"database migrated from empty to {REVISION}\n",
+        ]
+        assert not any(child.stderr() for child in children), logs
+    finally:
+        for child in children:
+            child.kill()
+
+
+@pytest.mark.parametrize("statements", [1, 4, 7, 11])
+def test_one_that_is_killed_leaves_nothing_behind(
+    empty_url: str, tmp_path: Path, statements: int
+) -> None:
+    child = start(
+        empty_url, tmp_path, "dying", sys.executable, "-c", DIES_AT_STATEMENT, str(statements)
+    )
+    wait_until(lambda: not child.is_running, timeout_seconds=60, describe="its death")
+    assert child.exit_status == -signal.SIGKILL, child.log_tail()
+    assert described(empty_url, tmp_path) == {}
+
+    done = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
+
+    assert done.stdout == f"database migrated from empty to {REVISION}\n"
+    assert "uq_jobs_active_kind" in str(described(empty_url, tmp_path)["jobs"])
+
+
+def test_a_newer_schema_is_refused(database_url: str, tmp_path: Path) -> None:
+    with engine_of(database_url, tmp_path) as engine, engine.begin() as connection:
+        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+    (tmp_path / "users.csv").write_text("id\n1\n")
+    for words in (("migrate",), ("import", str(tmp_path))):
+        done = run_tastematch(*words, env={"DATABASE_URL": database_url})
+        assert (done.returncode, done.stdout) == (1, "")
+        assert done.stderr == (
+            "tastematch: the database schema is newer than this release of TasteMatch\n"
+        )
+
+
+def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+    path = tmp_path / "notes.txt"
+    path.write_text("not a database, but longer than the header of one\n" * 50)
+    (tmp_path / "users.csv").write_text("id\n1\n")
+    for words in (("migrate",), ("import", str(tmp_path))):
+        done = run_tastematch(*words, env={"DATABASE_URL": sqlite_address(path)})
+        assert done.returncode == 4
+        assert done.stderr == (
+            "tastematch: the database at DATABASE_URL cannot be used (the file is no database)\n"
+        )
+    assert path.read_text().startswith("not a database")
