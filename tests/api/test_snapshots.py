@@ -13,12 +13,12 @@ from sqlalchemy import select
 from shared.db.engine import sync_engine
 from shared.db.models import Audit
 from shared.settings import Settings, load_settings
-from shared.snapshot.manifest import Manifest, new_version
+from shared.snapshot.manifest import Manifest
 from tests.api.running import PERSONAL, Api, running
 from tests.services.redis import RedisServer
-from tests.services.versions import FIRST, damage, pointed_to, publish_versions
+from tests.services.versions import damage, pointed_to, publish_versions
 
-ABSENT = new_version(FIRST, after=None)
+ABSENT = "20261125T100000000000Z-0000"  # fixed: it is part of test names
 
 
 @pytest.fixture(params=["disk", "redis"])
