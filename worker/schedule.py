@@ -31,7 +31,7 @@ class Schedule:
         tick = self._last_tick(now)
         if tick > self._served:
             return tick
-        if (self._served - tick).total_seconds() > STEP_BACK_SECONDS:
+        if (self._served - now).total_seconds() > STEP_BACK_SECONDS:
             self._served = tick
         return None
 
