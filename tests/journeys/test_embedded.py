@@ -75,7 +75,9 @@ def test_from_an_empty_folder_to_lists_that_follow_the_orders(
             tacos = town.taco_restaurants[:3]
             orders = write_orders(tmp_path / "news", user_id, tacos * 2, first_id=100_001)
             command(env, "import", orders)
-            second = api.precomputed()
+            command(env, "trigger", "--url", api.url, "--wait")
+            second = api.as_service("/api/jobs?limit=1").json()["items"][0]["snapshot_version"]
+            api.follows(second)
             assert second > first
             changed = api.get("/api/recommendations?limit=10", token=token, if_none_match=etag)
             assert changed.status_code == 200
