@@ -10,7 +10,9 @@ import os
 import sqlite3
 import tempfile
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -24,9 +26,12 @@ from tastematch.dataset import BadRow, Dataset, Table
 BLOCK_ROWS = 10_000
 # A merge writes most pages of the index on users: the more rows share one, the fewer writes.
 MERGE_ROWS = 50_000
+BLOCKS_AHEAD = 4
 SEEN_CACHE_KB = 4096
 
+Block = tuple[list[Any], list[BadRow]]
 OnBadRow = Callable[[BadRow], None]
+# Called in the thread that reads the file.
 OnProgress = Callable[[Table[Any]], None]
 
 
@@ -122,7 +127,7 @@ def _import_table(
             connection.commit()
 
     with _seen_ids() as seen:
-        for block, bad_rows in _blocks(table):
+        for block, bad_rows in _read_ahead(_blocks(table, on_progress)):
             for bad in bad_rows:
                 reject(bad)
             fresh, repeated = seen.split(block)
@@ -131,14 +136,13 @@ def _import_table(
             staging.add(fresh)
             if staging.count >= MERGE_ROWS:
                 merge()
-            on_progress(table)
         merge()
     outcome.large_ids = table.large_ids
     outcome.seconds = time.perf_counter() - started
     return outcome
 
 
-def _blocks(table: Table[Any]) -> Iterator[tuple[list[Any], list[BadRow]]]:
+def _blocks(table: Table[Any], on_progress: OnProgress) -> Iterator[Block]:
     rows: list[Any] = []
     bad_rows: list[BadRow] = []
     for row in table:
@@ -147,10 +151,24 @@ def _blocks(table: Table[Any]) -> Iterator[tuple[list[Any], list[BadRow]]]:
         else:
             rows.append(row)
         if len(rows) + len(bad_rows) == BLOCK_ROWS:
+            on_progress(table)
             yield rows, bad_rows
             rows, bad_rows = [], []
+    on_progress(table)
     if rows or bad_rows:
         yield rows, bad_rows
+
+
+def _read_ahead(blocks: Iterator[Block]) -> Iterator[Block]:
+    """The same blocks, read by a thread of their own while the database merges earlier ones."""
+    reader = ThreadPoolExecutor(max_workers=1, thread_name_prefix="import-reader")
+    try:
+        waiting = deque(reader.submit(next, blocks, None) for _ in range(BLOCKS_AHEAD))
+        while (block := waiting.popleft().result()) is not None:
+            waiting.append(reader.submit(next, blocks, None))
+            yield block
+    finally:
+        reader.shutdown(cancel_futures=True)
 
 
 class _SeenIds:
