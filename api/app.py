@@ -18,6 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
 from starlette.routing import compile_path
+from starlette.types import Receive, Scope, Send
 
 from api import problems
 from api.answers import Answer, Handler, as_response
@@ -48,6 +49,8 @@ _USER_PATH = re.compile(r"/api/users/[^/]+/recommendations")
 def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> FastAPI:
     """The ASGI application. Opens nothing before its lifespan begins.
 
+    Its `middleware_stack` is the guard: a server that calls that directly saves each request the
+    way through FastAPI's own frame.
     `lifecycle` is shared with whoever runs the server. Raises SettingsError where a key of the
     settings cannot be used.
     """
@@ -81,8 +84,14 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
         is_user = path.startswith("/api/users/") and _USER_PATH.fullmatch(path) is not None
         return user_route if is_user else None
 
+    stack = app.build_middleware_stack()
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        scope["app"] = app
+        await stack(scope, receive, send)
+
     app.middleware_stack = Guard(
-        app.build_middleware_stack(),
+        answer,
         settings,
         lifecycle=state,
         hot=_hot_routes(resources),

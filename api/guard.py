@@ -115,7 +115,12 @@ class Guard:
             hot = self._hot.get(path) or self._find_hot(path)
             if hot is not None:
                 request.route = hot.template
-                await self._answer(request, self._handled(hot.handler, scope, request), send)
+                answer = self._handled(hot.handler, scope, request)
+                # As in `_answer`, without a coroutine more.
+                fields = answer.headers + self.own_fields(request, answer.status)
+                status, body = answer.status, answer.body if method == "GET" else b""
+                await send({"type": "http.response.start", "status": status, "headers": fields})
+                await send({"type": "http.response.body", "body": body})
                 return
         if is_preflight(method, headers):
             answer = self._cross_origin.preflight(headers, request_id=request_id.decode())

@@ -72,6 +72,7 @@ class LocalSnapshot:
         self._metadata = _mapped(folder / "metadata")
         self.cities = _read_cities(folder / "cities")
         self._check_counts()
+        self._age: tuple[int, HeaderField] = (-1, (b"", b""))
 
         self.id_texts = [b"%d" % restaurant_id for restaurant_id in self.restaurants.ids]
         self.version_text = self.version.encode()
@@ -99,6 +100,13 @@ class LocalSnapshot:
     def age_seconds(self, now: float) -> int:
         """Whole seconds since it was created; never negative, whatever the clocks say."""
         return max(0, int(now - self.created_at))
+
+    def age_field(self, now: float) -> HeaderField:
+        """The age as a header field, made once a second."""
+        second = int(now)
+        if self._age[0] != second:
+            self._age = second, (b"x-snapshot-age", b"%d" % self.age_seconds(now))
+        return self._age[1]
 
     def projection(self, ordinal: int) -> memoryview:
         """The restaurant's JSON object as it stands in the metadata."""

@@ -18,9 +18,9 @@ def public_ids(
     fields = [
         *snapshot.public_fields,
         (b"etag", etag),
-        (b"x-snapshot-age", b"%d" % snapshot.age_seconds(time.time())),
+        snapshot.age_field(time.time()),
     ]
     if is_match(headers.get(b"if-none-match"), etag):
         return Answer(304, fields)
-    body = b"[%b]" % b",".join([snapshot.id_texts[ordinal] for ordinal in ordinals])
+    body = b"[%b]" % b",".join(map(snapshot.id_texts.__getitem__, ordinals))
     return Answer(200, [*fields, length_of(body)], body)

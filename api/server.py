@@ -52,7 +52,7 @@ def run(settings: Settings, *, host: str, port: int, companion: Companion | None
             listener = start_metrics_listener(settings.metrics_port, host)
         _route_uvicorn_logs()
         config = uvicorn.Config(
-            app,
+            app.middleware_stack,  # type: ignore[arg-type]
             loop="uvloop",
             http="api.protocol:LimitedProtocol",
             ws="none",

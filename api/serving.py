@@ -9,7 +9,6 @@ no I/O but the `pread` of one record.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple
 
@@ -37,8 +36,7 @@ class Segment(NamedTuple):
     ordinals: Sequence[int]
 
 
-@dataclass(frozen=True, slots=True)
-class Served:
+class Served(NamedTuple):
     """The list in segments. `source` is the first id's, or the rung that would have answered."""
 
     source: str
@@ -47,7 +45,9 @@ class Served:
     city: int
 
     @property
-    def ordinals(self) -> list[int]:
+    def ordinals(self) -> Sequence[int]:
+        if len(self.segments) == 1:
+            return self.segments[0].ordinals
         return [ordinal for segment in self.segments for ordinal in segment.ordinals]
 
 

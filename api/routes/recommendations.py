@@ -11,13 +11,12 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers import Answer, HeaderField, Headers, Scope, as_response, header_map, length_of
+from api.answers import Answer, Headers, Scope, as_response, header_map, length_of
 from api.auth import require_user, require_user_or_operator
 from api.caching import is_match
 from api.deps import Resources
 from api.detailed import detailed_body
 from api.documented import DETAILED_LIST, ID_LIST, SECURED, UNCHANGED, problems
-from api.local_snapshot import LocalSnapshot
 from api.parameters import (
     ChoiceParameter,
     IntegerParameter,
@@ -25,7 +24,7 @@ from api.parameters import (
     read_path_id,
     read_query,
 )
-from api.serving import DEFAULT_LIMIT, LISTS, MAX_LIMIT, Served, serve
+from api.serving import DEFAULT_LIMIT, LISTS, MAX_LIMIT, serve
 from shared.metrics import recommendations_not_modified, recommendations_served
 
 MY_PATH = "/api/recommendations"
@@ -145,26 +144,21 @@ def _answer(
         OVERLAY_REVISION,
         b".detailed" if is_detailed else b"",
     )
-    fields = _fields(snapshot, served, etag)
+    fields = [
+        *snapshot.personal_fields[served.source],
+        (b"etag", etag),
+        snapshot.age_field(time.time()),
+    ]
     if is_match(headers.get(b"if-none-match"), etag):
         recommendations_not_modified()
         return Answer(304, fields)
     if is_detailed:
         body = detailed_body(snapshot, served, list_name=list_name)
     else:
-        texts = snapshot.id_texts
-        body = b"[%b]" % b",".join([texts[ordinal] for ordinal in served.ordinals])
+        body = b"[%b]" % b",".join(map(snapshot.id_texts.__getitem__, served.ordinals))
     recommendations_served(list_name, served.source)
     fields.append(length_of(body))
     return Answer(200, fields, body)
-
-
-def _fields(snapshot: LocalSnapshot, served: Served, etag: bytes) -> list[HeaderField]:
-    return [
-        *snapshot.personal_fields[served.source],
-        (b"etag", etag),
-        (b"x-snapshot-age", b"%d" % snapshot.age_seconds(time.time())),
-    ]
 
 
 def _read_query(query: bytes) -> tuple[str, int]:
