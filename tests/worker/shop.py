@@ -135,6 +135,9 @@ class Shop:
         )
         return time.monotonic() - started
 
+    def until_queued(self) -> None:
+        wait_until(self.jobs, timeout_seconds=20, describe="a job in the table")
+
     def until_started(self, number: int = 1, *, seconds: float = 20) -> None:
         """Waits until that many runs have begun in all."""
         wait_until(

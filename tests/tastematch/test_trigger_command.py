@@ -1,0 +1,232 @@
+"""`tastematch trigger` against a real API and a real worker, and against what is neither."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from shared.settings import load_settings
+from tests.services.children import unused_port
+from tests.services.processes import Serving, run_tastematch, start_serve
+from tests.worker.shop import Shop
+
+Output = CompletedProcess[str]
+
+
+@pytest.fixture
+def shop(sqlite_url: str, tmp_path: Path) -> Iterator[Shop]:
+    with contextlib.ExitStack() as stack:
+        yield Shop(tmp_path, sqlite_url, stack=stack)
+
+
+@pytest.fixture
+def api(shop: Shop) -> Iterator[Serving]:
+    with start_serve(env=shop.env) as serving:
+        yield serving
+
+
+def trigger(shop: Shop, url: str, *words: str) -> Output:
+    return run_tastematch("trigger", "--url", url, *words, env=shop.env)
+
+
+def token_of(shop: Shop, kind: str) -> str:
+    token = getattr(load_settings(shop.env), f"{kind}_token")
+    assert token is not None
+    return str(token.get_secret_value())
+
+
+def assert_one_line(output: Output, *, status: int, says: str) -> None:
+    assert output.returncode == status, output
+    assert output.stdout == ""
+    (line,) = output.stderr.splitlines()
+    assert line.startswith("tastematch: ")
+    assert says in line
+
+
+# --- triggering -------------------------------------------------------------------------------
+
+
+def test_it_prints_the_job_and_joins_the_one_that_waits(shop: Shop, api: Serving) -> None:
+    first = trigger(shop, api.url)
+    second = trigger(shop, api.url)
+    document = json.loads(trigger(shop, api.url, "--json").stdout)
+
+    (job,) = shop.jobs()
+    assert (first.returncode, first.stdout) == (0, f"job {job.id} queued\n")
+    assert second.stdout == f"job {job.id} queued (joined the one that was there)\n"
+    assert (document["id"], document["coalesced"]) == (job.id, True)
+    assert first.stderr == second.stderr == ""
+
+
+def test_without_an_address_it_asks_this_machine_at_the_port_of_the_settings(
+    shop: Shop, api: Serving
+) -> None:
+    output = run_tastematch("trigger", env=shop.env | {"PORT": str(api.port)})
+    assert output.returncode == 0
+    assert len(shop.jobs()) == 1
+
+
+def test_with_address_and_token_it_needs_no_settings(
+    shop: Shop, api: Serving, tmp_path: Path
+) -> None:
+    folder = tmp_path / "elsewhere"
+    env = {"TASTEMATCH_DATA_DIR": str(folder), "DATABASE_URL": "nonsense"}
+    token = token_of(shop, "service")
+    output = run_tastematch("trigger", "--url", f"{api.url}/", "--token", token, env=env)
+    assert output.returncode == 0, output
+    assert not folder.exists()
+
+
+# --- waiting ----------------------------------------------------------------------------------
+
+
+def test_waiting_ends_with_the_success_of_the_job(shop: Shop, api: Serving) -> None:
+    shop.started_worker()
+    output = trigger(shop, api.url, "--wait", "--json")
+    job = json.loads(output.stdout)
+    assert output.returncode == 0
+    assert (job["state"], job["progress"]) == ("succeeded", 1)
+    assert job["id"] == shop.jobs()[0].id
+
+
+def test_waiting_ends_with_the_failure_of_the_job(shop: Shop, api: Serving) -> None:
+    shop.started_worker("--error", "the store is full")
+    output = trigger(shop, api.url, "--wait")
+    (job,) = shop.jobs()
+    assert output.returncode == 1
+    assert output.stdout == f"job {job.id} failed\n"
+    assert output.stderr == f"tastematch: job {job.id} failed: the store is full\n"
+
+
+def test_waiting_has_an_end(shop: Shop, api: Serving) -> None:
+    output = trigger(shop, api.url, "--wait", "--timeout", "0.5")
+    assert_one_line(output, status=1, says="is still queued after the time-out")
+
+
+def test_an_api_that_restarts_meanwhile_is_waited_for(shop: Shop) -> None:
+    outputs: list[Output] = []
+    port = unused_port()
+    url = f"http://127.0.0.1:{port}"
+    with start_serve(env=shop.env, port=port):
+        waiting = threading.Thread(
+            target=lambda: outputs.append(trigger(shop, url, "--wait", "--timeout", "60"))
+        )
+        waiting.start()
+        shop.until_queued()
+    with start_serve(env=shop.env, port=port):
+        shop.started_worker()
+        waiting.join(60)
+    assert [output.returncode for output in outputs] == [0], outputs
+
+
+# --- refusals ---------------------------------------------------------------------------------
+
+
+def test_a_wrong_token_is_one_line(shop: Shop, api: Serving) -> None:
+    output = trigger(shop, api.url, "--token", "wrong-horse")
+    assert_one_line(output, status=1, says="refused with 401: ")
+    assert "wrong-horse" not in output.stderr
+
+
+def test_a_token_that_may_not_trigger_is_one_line(shop: Shop, api: Serving) -> None:
+    output = trigger(shop, api.url, "--token", token_of(shop, "viewer"))
+    assert_one_line(output, status=1, says="refused with 403: ")
+    assert shop.jobs() == []
+
+
+def test_a_queue_that_is_away_is_one_line(shop: Shop) -> None:
+    shop.redis_url = f"redis://127.0.0.1:{unused_port()}/0"
+    with start_serve(env=shop.env) as api:
+        output = trigger(shop, api.url)
+    assert_one_line(output, status=4, says="cannot take the job now: ")
+    assert "try again in" in output.stderr
+    assert shop.jobs() == []
+
+
+def test_an_api_that_is_away_is_one_line(shop: Shop) -> None:
+    address = f"127.0.0.1:{unused_port()}"
+    output = trigger(shop, f"http://somebody:secret@{address}")
+    assert_one_line(output, status=4, says=f"the API at http://{address} does not answer")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--url", "ftp://127.0.0.1"],
+        ["--url", "127.0.0.1:8000"],
+        ["--url", "http://127.0.0.1:port"],
+        ["--url", "http://"],
+        ["--token", "two words"],
+        ["--token", "line\nbreak"],
+        ["--timeout", "0"],
+        ["now"],
+    ],
+)
+def test_wrong_usage(shop: Shop, words: Sequence[str]) -> None:
+    output = run_tastematch("trigger", *words, env=shop.env)
+    assert output.returncode == 2, output
+    assert "Traceback" not in output.stderr
+
+
+# --- what is not TasteMatch -------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def answering(
+    status: int, body: bytes, headers: dict[str, str] | None = None
+) -> Iterator[tuple[str, list[str]]]:
+    """A foreign server: its address, and the tokens that it was sent."""
+    tokens: list[str] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            tokens.append(self.headers["Authorization"])
+            self.send_response(status)
+            for name, value in (headers or {}).items():
+                self.send_header(name, value)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def do_POST(self) -> None:
+            self.do_GET()
+
+        def log_message(self, format: str, *args: object) -> None:
+            """Not on the tests' own stderr."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", tokens
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+@pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]", b"null", b"\xff"])
+def test_another_program_is_one_line(shop: Shop, body: bytes) -> None:
+    with answering(200, body) as (url, _):
+        assert_one_line(trigger(shop, url), status=1, says="is not TasteMatch")
+
+
+def test_a_token_is_not_carried_to_where_a_redirect_points(shop: Shop) -> None:
+    with answering(200, b"{}") as (other, tokens):
+        with answering(302, b"", {"Location": f"{other}/api/jobs/precompute"}) as (url, _):
+            output = trigger(shop, url)
+        assert_one_line(output, status=1, says="refused with 302")
+    assert tokens == []
+
+
+def test_what_a_refusal_says_cannot_write_on_the_terminal(shop: Shop) -> None:
+    body = json.dumps({"detail": "no\n\x1b[2Jthing"}).encode()
+    with answering(400, body) as (url, _):
+        assert_one_line(trigger(shop, url), status=1, says="refused with 400: no [2Jthing")
