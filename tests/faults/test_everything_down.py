@@ -19,6 +19,7 @@ from tests.services.redis import RedisServer
 SERVICE_TOKEN = "service-token-of-a-shop-that-loses-its-servers"
 TOLD_SECONDS = 3.0  # until /ready names what is down
 RESTART_SECONDS = 5.0  # from the start of an API until it serves from its local copy
+HEALED_SECONDS = 5.0  # from the return of a server until it is used again
 REFUSED_SECONDS = 3.0  # what a trigger may take to be refused
 UNKNOWN_USER = 999_999
 
@@ -63,7 +64,7 @@ def read_everything(api: Api, town: TwoTastes) -> dict[str, tuple[bytes, str]]:
     return found
 
 
-def tells_what_is_down(api: Api, **expected: str) -> None:
+def tells_what_is_down(api: Api, *, seconds: float = TOLD_SECONDS, **expected: str) -> None:
     def is_told() -> bool:
         answer = api.get("/ready")
         assert answer.status_code == 200, answer.text
@@ -71,7 +72,7 @@ def tells_what_is_down(api: Api, **expected: str) -> None:
         return document["status"] == "degraded" and expected.items() <= document["checks"].items()
 
     wait_until(
-        is_told, timeout_seconds=TOLD_SECONDS, describe=lambda: f"{expected} in /ready of the API"
+        is_told, timeout_seconds=seconds, describe=lambda: f"{expected} in /ready of the API"
     )
 
 
@@ -122,13 +123,13 @@ def test_reads_go_on_when_worker_redis_and_postgres_are_killed(
 
             redis.restart()  # empty: it kept nothing
             postgres.restart()
-            tells_what_is_down(restarted, store="empty", database="ok")
+            tells_what_is_down(restarted, seconds=HEALED_SECONDS, store="empty", database="ok")
             assert read_everything(restarted, town) == before
             with start_worker(env=env, ready="queue.connected"):
                 assert restarted.precomputed() > version
                 wait_until(
                     lambda: restarted.get("/ready").json()["status"] == "ready",
-                    timeout_seconds=TOLD_SECONDS,
+                    timeout_seconds=HEALED_SECONDS,
                     describe=lambda: restarted.get("/ready").text,
                 )
 
@@ -160,6 +161,6 @@ def test_a_frozen_redis_slows_no_reader_and_refuses_triggers_at_once(
         redis.resume()
         wait_until(
             lambda: api.post("/api/jobs/precompute").status_code == 202,
-            timeout_seconds=RESTART_SECONDS,
+            timeout_seconds=HEALED_SECONDS,
             describe="a trigger to be accepted again",
         )

@@ -1,0 +1,84 @@
+"""A publish into the embedded store that is killed at any of its moments."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+from shared.settings import Settings, load_settings
+from shared.snapshot.disk_cache import open_cache
+from shared.snapshot.layout import Keys
+from shared.snapshot.opening import open_store
+from shared.snapshot.verification import verify_parts
+from tests.journeys.shop import command, recommended, write_orders
+from tests.services.datasets import two_tastes_dataset
+from tests.worker.published import run_precompute, start_precompute
+
+KILLED_AFTER_SECONDS = (0.0, 0.004, 0.012, 0.03)
+
+
+def kill_in_publish(env: dict[str, str], *, after_seconds: float) -> None:
+    """Runs a precompute and kills it that long after it says that its publish begins."""
+    with start_precompute(env) as child:
+        assert child.stdout is not None
+        for line in child.stdout:
+            if json.loads(line).get("stage") == "publish":
+                break
+        begun = time.perf_counter()
+        while time.perf_counter() - begun < after_seconds:
+            pass  # more exact than a sleep
+        child.kill()
+
+
+def stored(settings: Settings) -> tuple[str, set[str]]:
+    """The active version and the complete ones, every byte of which is verified."""
+    store = open_store(settings)
+    try:
+        entries = store.versions()
+        for entry in entries:
+            verify_parts(store, entry.manifest)
+        version = store.pointer().version
+        assert version is not None
+        return version, {entry.manifest.version for entry in entries}
+    finally:
+        store.close()
+
+
+def versions_with_keys(settings: Settings) -> set[str]:
+    """Complete or not."""
+    keys = Keys(settings.namespace)
+    with open_cache(settings.store_dir) as cache:
+        found = {keys.version_of(name) for name in cache.names()}
+    return {version for version in found if version is not None}
+
+
+def test_a_killed_embedded_publish_leaves_old_or_new_whole(sqlite_url: str, tmp_path: Path) -> None:
+    env = {
+        "DATABASE_URL": sqlite_url,
+        "TASTEMATCH_DATA_DIR": str(tmp_path / "data"),
+        "HOME": str(tmp_path),
+    }
+    settings = load_settings(env)
+    town = two_tastes_dataset(tmp_path / "town", users_per_group=20, seed=13)
+    user_id, tacos = town.ramen_users[0], town.taco_restaurants[:3]
+    command(env, "import", town.folder)
+    assert run_precompute(env).exit_status == 0
+    active, _ = stored(settings)
+    old = recommended(env, user_id, "order_again")
+    command(env, "import", write_orders(tmp_path / "news", user_id, tacos, first_id=500_001))
+
+    for seconds in KILLED_AFTER_SECONDS:
+        kill_in_publish(env, after_seconds=seconds)
+        before, (active, complete) = active, stored(settings)
+        assert active >= before
+        assert active == max(complete)
+        assert complete <= versions_with_keys(settings)
+    assert set(recommended(env, user_id, "order_again")) in (set(old), {*old, *tacos})
+
+    outcome = run_precompute(env)
+    assert outcome.exit_status == 0, outcome.log
+    newest, complete = stored(settings)
+    assert newest == outcome.last["manifest"]["version"]
+    assert versions_with_keys(settings) == complete
+    assert set(recommended(env, user_id, "order_again")) == {*old, *tacos}
