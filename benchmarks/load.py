@@ -95,8 +95,7 @@ class _Client(asyncio.Protocol):
         self._pending = b""
         self._missing = 0
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+    def connection_made(self, transport: asyncio.Transport) -> None:
         self.transport = transport
         transport.write(self.request)
 
