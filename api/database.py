@@ -18,6 +18,11 @@ if TYPE_CHECKING:
 
 DEADLINE_SECONDS = 2.5
 
+# Classes of SQLSTATE that say something of the server and nothing of the statement: connection,
+# authorization, unknown database, lack of resources, intervention of an operator. While it
+# connects, asyncpg raises them as they are; later they come wrapped as a plain driver error.
+_UNAVAILABLE = ("08", "28", "3D", "53", "57")
+
 T = TypeVar("T")
 
 _left_behind: set[asyncio.Future[Any]] = set()
@@ -47,9 +52,15 @@ async def in_transaction(
 
 
 async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
-    with database_errors():
-        async with engine.begin() as connection:
-            return await work(connection)
+    try:
+        with database_errors():
+            async with engine.begin() as connection:
+                return await work(connection)
+    except Exception as error:
+        state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+        if state.startswith(_UNAVAILABLE):
+            raise DatabaseUnavailable(f"the database refuses the work ({state})") from None
+        raise
 
 
 def _leave_behind(task: asyncio.Future[Any]) -> None:
