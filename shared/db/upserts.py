@@ -37,7 +37,7 @@ from shared.db.models import Base, Order, Restaurant, User
 from shared.db.row_forms import CopyText, sqlite_rows
 from shared.parsing import MAX_ID
 
-SQLITE_CACHE_KB = 16 * 1024
+SQLITE_CACHE_KB = 8 * 1024
 IDS_A_STATEMENT = 500
 
 # (column, the table it names a row of, what such a row is called)
