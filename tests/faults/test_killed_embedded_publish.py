@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from pathlib import Path
 
 from shared.settings import Settings, load_settings
@@ -15,19 +14,24 @@ from tests.journeys.shop import command, recommended, write_orders
 from tests.services.datasets import two_tastes_dataset
 from tests.worker.published import run_precompute, start_precompute
 
-KILLED_AFTER_SECONDS = (0.0, 0.004, 0.012, 0.03)
+KEY_COUNTS = (1, 3, 6, 9)
 
 
-def kill_in_publish(env: dict[str, str], *, after_seconds: float) -> None:
-    """Runs a precompute and kills it that long after it says that its publish begins."""
-    with start_precompute(env) as child:
+def kill_in_publish(env: dict[str, str], *, key_count: int) -> None:
+    """Runs a precompute and kills it once that many keys of its version are in the store."""
+    settings = load_settings(env)
+    keys = Keys(settings.namespace)
+    with open_cache(settings.store_dir) as cache, start_precompute(env) as child:
         assert child.stdout is not None
         for line in child.stdout:
             if json.loads(line).get("stage") == "publish":
                 break
-        begun = time.perf_counter()
-        while time.perf_counter() - begun < after_seconds:
-            pass  # more exact than a sleep
+        # The run sweeps first, so what is there before may only become less.
+        known = {keys.version_of(name) for name in cache.names()}
+        while child.poll() is None:
+            versions = [keys.version_of(name) for name in cache.names()]
+            if sum(version not in known for version in versions) >= key_count:
+                break
         child.kill()
 
 
@@ -68,8 +72,8 @@ def test_a_killed_embedded_publish_leaves_old_or_new_whole(sqlite_url: str, tmp_
     old = recommended(env, user_id, "order_again")
     command(env, "import", write_orders(tmp_path / "news", user_id, tacos, first_id=500_001))
 
-    for seconds in KILLED_AFTER_SECONDS:
-        kill_in_publish(env, after_seconds=seconds)
+    for key_count in KEY_COUNTS:
+        kill_in_publish(env, key_count=key_count)
         before, (active, complete) = active, stored(settings)
         assert active >= before
         assert active == max(complete)
