@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 SQLITE_BUSY_SECONDS = 10
+
+# A peer that vanished without a word is noticed within half a minute, not after hours.
+_KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 UNDEFINED_TABLE = "42P01"
 # Failures of the place and not of a statement, though drivers put them beside wrong statements.
 _REFUSALS = ("permission denied", "file is not a database")
@@ -39,7 +42,10 @@ def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None =
         )
         event.listen(engine, "connect", _prepare_sqlite)
         return engine
-    connect_args: dict[str, Any] = {"connect_timeout": max(1, round(settings.db_connect_timeout))}
+    connect_args: dict[str, Any] = {
+        "connect_timeout": max(1, round(settings.db_connect_timeout)),
+        **_KEEPALIVES,
+    }
     if statement_timeout_seconds is not None:
         connect_args["options"] = f"-c statement_timeout={int(statement_timeout_seconds * 1000)}"
     return create_engine(
