@@ -25,8 +25,10 @@ RESERVE_BYTES = 4 * 1024**2
 
 _MAX_ROW_BYTES = CHUNK_BYTES + 64 * 1024
 _RESERVE_NAME = "reserve"
-_STEP_PAGES = 256
+_LEFT_BYTES = 256 * 1024
+_STEP_PAGES = 512
 _FOREIGN_VALUE = b"?"
+_DAMAGED = "the snapshot store's file is damaged"
 _SETTINGS = {
     "eviction_policy": "none",
     "cull_limit": 0,
@@ -40,7 +42,7 @@ _SETTINGS = {
     "sqlite_mmap_size": 0,
     "sqlite_secure_delete": 0,  # else a removal writes every page that it frees
     "sqlite_synchronous": 1,
-    "sqlite_wal_autocheckpoint": 512,  # pages: 2 MB
+    "sqlite_wal_autocheckpoint": 1000,  # pages: 4 MB of log
 }
 # SQLite's codes for a write that the disk or a quota refuses; the last: no room for shared memory.
 _FULL_CODES = frozenset(
@@ -80,6 +82,13 @@ class BytesDisk(diskcache.Disk):  # type: ignore[misc]
 class SnapshotCache(diskcache.Cache):  # type: ignore[misc]
     """A diskcache that waits `LOCK_SECONDS` for a lock and reads no value of unbounded length."""
 
+    def __init__(self, folder: Path) -> None:
+        try:
+            super().__init__(str(folder), timeout=LOCK_SECONDS, disk=BytesDisk, **_SETTINGS)
+        except BaseException:
+            self.close()
+            raise
+
     @property
     def _con(self) -> sqlite3.Connection:
         connection: sqlite3.Connection = super()._con
@@ -114,12 +123,17 @@ class SnapshotCache(diskcache.Cache):  # type: ignore[misc]
 
     def give_back(self, *, keep_bytes: int) -> None:
         """Shrinks the file in short transactions until `keep_bytes` of free room are left."""
-        page_bytes = self._pragma("page_size")
-        while (surplus := self._pragma("freelist_count") - keep_bytes // page_bytes) > 0:
-            before = self._pragma("freelist_count")
-            self._con.execute(f"PRAGMA incremental_vacuum({min(surplus, _STEP_PAGES)})").fetchall()
-            if self._pragma("freelist_count") >= before:
-                return
+        kept = keep_bytes // self._pragma("page_size")
+        while (free := self._pragma("freelist_count")) > kept:
+            pages = min(free - kept, _STEP_PAGES)
+            # `execute` would stop after one page.
+            self._con.executescript(f"PRAGMA incremental_vacuum({pages})")
+            if self._pragma("freelist_count") >= free:
+                break
+        self.empty_log()
+
+    def empty_log(self) -> None:
+        """Moves all that SQLite logged into its file, and gives the log's room back."""
         self._con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def _pragma(self, name: str) -> int:
@@ -137,7 +151,9 @@ def open_cache(folder: Path) -> SnapshotCache:
     with suppress(StoreFull):
         return _open(folder)
     drop_reserve(folder)
-    return _open(folder)
+    cache = _open(folder)
+    keep_reserve(folder)
+    return cache
 
 
 def keep_reserve(folder: Path) -> None:
@@ -145,7 +161,7 @@ def keep_reserve(folder: Path) -> None:
     path = folder / _RESERVE_NAME
     with suppress(OSError):
         disk = os.statvfs(folder)
-        is_scarce = disk.f_bavail * disk.f_frsize < 2 * RESERVE_BYTES
+        is_scarce = disk.f_bavail * disk.f_frsize < RESERVE_BYTES + _LEFT_BYTES
         if is_scarce or (path.exists() and path.stat().st_size == RESERVE_BYTES):
             return
         try:
@@ -170,11 +186,17 @@ def translated_errors() -> Iterator[None]:
         yield
     except (diskcache.Timeout, sqlite3.Error, OSError) as error:
         raise _translation(_origin(error)) from None
+    except UnicodeDecodeError:
+        raise SnapshotDamaged(_DAMAGED) from None
 
 
 def _open(folder: Path) -> SnapshotCache:
     with translated_errors():
-        return SnapshotCache(str(folder), timeout=LOCK_SECONDS, disk=BytesDisk, **_SETTINGS)
+        try:
+            return SnapshotCache(folder)
+        except (AttributeError, TypeError, ValueError):
+            # diskcache takes the settings that it finds in the file without a look.
+            raise SnapshotDamaged(_DAMAGED) from None
 
 
 def _origin(error: BaseException) -> BaseException:
@@ -196,7 +218,7 @@ def _translation(error: BaseException) -> Exception:
         return StoreUnavailable(f"the snapshot store cannot be opened ({error.strerror})")
     primary = _primary_code(error)
     if primary in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_TOOBIG):
-        return SnapshotDamaged("the snapshot store's file is damaged")
+        return SnapshotDamaged(_DAMAGED)
     reason = {
         sqlite3.SQLITE_BUSY: "locked by another process",
         sqlite3.SQLITE_CANTOPEN: "its file cannot be opened",

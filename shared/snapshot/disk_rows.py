@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -21,6 +22,8 @@ from shared.snapshot.disk_cache import (
 )
 from shared.snapshot.layout import Keys, parse_generation
 from shared.snapshot.manifest import is_version
+
+_ROWS_PER_REMOVAL = 16
 
 T = TypeVar("T")
 
@@ -58,9 +61,10 @@ class DiskRows:
         return found
 
     def remove(self, names: Iterable[str]) -> None:
-        """One transaction a row."""
-        for name in names:
-            self.with_room(partial(self._remove, name))
+        """In transactions of a few rows."""
+        remaining = iter(names)
+        while batch := list(islice(remaining, _ROWS_PER_REMOVAL)):
+            self.with_room(partial(self._remove, batch))
 
     def room(self) -> int:
         """Bytes that can still be written: free on the disk, and inside the file."""
@@ -69,7 +73,11 @@ class DiskRows:
             return disk.f_bavail * disk.f_frsize + cache.free_bytes()
 
     def with_room(self, action: Callable[[], T]) -> T:
-        """On a full disk even a removal needs a little room: that of the reserve."""
+        """On a full disk even a removal needs a little room: that of the log, or the reserve."""
+        with suppress(StoreFull):
+            return action()
+        with suppress(StoreFull), self.opened() as cache:
+            cache.empty_log()
         with suppress(StoreFull):
             return action()
         drop_reserve(self._folder)
@@ -98,9 +106,10 @@ class DiskRows:
                 self._cache.close()
                 self._cache = None
 
-    def _remove(self, name: str) -> None:
+    def _remove(self, names: Iterable[str]) -> None:
         with self.transaction() as cache:
-            cache.delete(name)
+            for name in names:
+                cache.delete(name)
 
     def _current(self) -> SnapshotCache:
         with self._lock:

@@ -38,7 +38,7 @@ from shared.snapshot.manifest import Manifest, decode_manifest, encode_manifest
 from shared.snapshot.store import CHUNK_BYTES, CatalogEntry, Pointer, Progress, State
 from shared.snapshot.verification import verify_parts
 
-_SPARE_BYTES = 4 * 1024**2  # SQLite's log of what is not yet in its file
+_SPARE_BYTES = 6 * 1024**2  # SQLite's log of what is not yet in its file
 _BYTES_PER_CHUNK = 8 * 1024  # row, indexes, the last page's rest
 _MB = 1_000_000
 
@@ -197,6 +197,7 @@ class DiskStore:
         if self._rows.with_room(partial(self._stop, version)):
             self._rows.remove(self._rows.names_by_version().get(version, ()))
             self._give_back(None)
+            keep_reserve(self._folder)
 
     def _stop(self, version: str) -> bool:
         """Takes an unfinished publish its candidate; False where it completed before."""
@@ -217,9 +218,14 @@ class DiskStore:
         if active is not None:
             with suppress(SnapshotError):
                 keep_bytes = _need_bytes(self.manifest(active))
-        # Where another process reads or writes all the time, it stays in the file for later.
-        with suppress(StoreUnavailable, StoreFull), self._rows.opened() as cache:
-            cache.give_back(keep_bytes=keep_bytes)
+
+        def shrink() -> None:
+            with self._rows.opened() as cache:
+                cache.give_back(keep_bytes=keep_bytes)
+
+        # Where another process keeps the lock, the room stays in the file for later.
+        with suppress(StoreUnavailable, StoreFull):
+            self._rows.with_room(shrink)
 
     # --- room ---
 

@@ -10,7 +10,10 @@ from typing import Any, NamedTuple
 from redis import BlockingConnectionPool, Redis
 from redis.exceptions import (
     AuthenticationError,
+    BusyLoadingError,
     NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
     RedisError,
     ResponseError,
     TimeoutError,
@@ -24,6 +27,12 @@ WRITE_SECONDS = 5.0
 MAX_CONNECTIONS = 8
 
 Command = tuple[Any, ...]
+
+_REASONS: tuple[tuple[tuple[type[Exception], ...], str], ...] = (
+    ((TimeoutError,), "does not answer in time"),
+    ((AuthenticationError, NoPermissionError), "refuses the user, the password or a command"),
+    ((BusyLoadingError,), "is still loading its data"),
+)
 
 
 class Memory(NamedTuple):
@@ -95,12 +104,15 @@ def _translated_errors() -> Iterator[None]:
 
 
 def _translation(error: Exception) -> Exception:
-    if "OOM command" in str(error):
+    # Inside a script's error the code stands somewhere in the text.
+    if isinstance(error, OutOfMemoryError) or "OOM command" in str(error):
         return StoreFull("Redis is full")
-    if isinstance(error, TimeoutError):
-        return StoreUnavailable("Redis does not answer in time")
-    if isinstance(error, AuthenticationError | NoPermissionError):
-        return StoreUnavailable("Redis refuses the user, the password or a command")
+    if isinstance(error, ReadOnlyError) or "READONLY" in str(error):
+        return StoreUnavailable("Redis is a read-only replica")
+    for kinds, reason in _REASONS:
+        if isinstance(error, kinds):
+            return StoreUnavailable(f"Redis {reason}")
     if isinstance(error, ResponseError):
-        return StoreUnavailable(f"Redis refuses a command ({str(error).split(' ')[0]})")
+        code = str(error).partition(" ")[0]
+        return StoreUnavailable(f"Redis refuses a command ({code if code.isupper() else 'error'})")
     return StoreUnavailable("Redis cannot be reached")
