@@ -180,8 +180,15 @@ def _algorithm(chosen: memory.Plan) -> dict[str, Any]:
 @click.option("--owner")
 @click.option("--no-activate", is_flag=True)
 @click.option("--plan", "only_plan", is_flag=True)
+@click.option("--log-level")
 def main(
-    origin: str, job_id: str | None, owner: str | None, no_activate: bool, only_plan: bool
+    *,
+    origin: str,
+    job_id: str | None,
+    owner: str | None,
+    no_activate: bool,
+    only_plan: bool,
+    log_level: str | None,
 ) -> None:
     out = sys.stdout.buffer
     lock = threading.Lock()
@@ -195,7 +202,7 @@ def main(
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = load_settings()
-        configure_logs(service="worker", level=settings.log_level)
+        configure_logs(service="worker", level=log_level or settings.log_level)
         if only_plan:
             chosen, counts = plan(settings)
             tell({"event": "plan", "plan": asdict(chosen), "counts": counts})

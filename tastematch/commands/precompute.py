@@ -58,9 +58,7 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
     from worker.jobs import COMMAND, run_claimed
     from worker.threads import Transactions
 
-    # A command tells how it goes by itself; only what is wrong is worth a log line. The child
-    # reads its settings from the environment, as any process does.
-    os.environ.setdefault("TASTEMATCH_LOG_LEVEL", "ERROR")
+    # A command tells how it goes by itself; only a crash of the child is worth a log line.
     configure_logs(service="cli", level="CRITICAL")
     owner = f"cli-{socket.gethostname()[:32]}-{os.getpid()}"
     transactions = Transactions(sync_engine(settings))
@@ -68,7 +66,7 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     job = await transactions.run(lambda connection: _claim(connection, owner))
-    words = [*COMMAND, "--no-activate"] if no_activate else COMMAND
+    words = [*COMMAND, "--log-level", "ERROR", *(["--no-activate"] if no_activate else [])]
     run = asyncio.create_task(run_claimed(transactions, job, owner=owner, stop=stop, command=words))
     with _progress_bar() as show:
         job = await _follow(transactions, job.id, run, show)

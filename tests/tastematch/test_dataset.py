@@ -110,7 +110,10 @@ class TestFileErrors:
             (b"id,name\r1,a\r", r"users\.csv, line 1 .* carriage return"),
             ("id,né\n".encode("latin-1"), r"users\.csv, line 1 .* not UTF-8 .* Latin-1"),
             ("id,name\n1,a\n".encode("utf-16"), r"users\.csv, line 1 .* UTF-16"),
-            (gzip.compress(b"id\n1\n", mtime=0), r"users\.csv holds gzip data; name it users\.csv\.gz"),
+            (
+                gzip.compress(b"id\n1\n", mtime=0),
+                r"users\.csv holds gzip data; name it users\.csv\.gz",
+            ),
         ],
     )
     def test_headers(self, tmp_path: Path, data: bytes, message: str) -> None:
