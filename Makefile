@@ -15,7 +15,7 @@ demo: $(VENV)/.demo ## install, import the sample data, precompute, serve until 
 	@$(BIN)/python -m tastematch.demo
 
 test: $(VENV)/.dev ## the whole test suite, against real services it starts itself
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest -n 2
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .
