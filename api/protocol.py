@@ -22,6 +22,8 @@ MAX_URL_BYTES = 8 * 1024
 HEAD_SECONDS = 10.0
 STALL_SECONDS = 10.0
 STALL_BYTES = 10 * 1024  # what a slow reader must take in STALL_SECONDS
+LINGER_SECONDS = 1.0  # in which what a refused client still sends is taken and forgotten
+LINGER_BYTES = 1024**2
 
 
 class _Refused(Exception):
@@ -39,6 +41,7 @@ class LimitedProtocol(HttpToolsProtocol):
         self._head_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
         self._unsent_bytes = 0
+        self._is_lingering = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -51,6 +54,9 @@ class LimitedProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_lingering:
+            self._linger(len(data))
+            return
         if self.transport.is_closing():
             return
         if self._is_head_open:
@@ -86,6 +92,8 @@ class LimitedProtocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         is_body_open = not self.pipeline and self.cycle.more_body
         super().on_response_complete()
+        if self._is_head_open:
+            self._unset_keepalive_if_required()  # the head has a deadline of its own
         if is_body_open and not self.transport.is_closing():
             # The rest of a body that nobody read must not be taken for the next request.
             self._unset_keepalive_if_required()
@@ -134,7 +142,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def _refuse(self, problem: Problem) -> None:
         """Answers below the application, with the fields every answer has, and closes."""
-        if self.transport.is_closing():
+        if self.transport.is_closing() or self._is_lingering:
             return
         self._is_head_open = False
         request_id = secrets.token_hex(8)
@@ -151,7 +159,16 @@ class LimitedProtocol(HttpToolsProtocol):
         self.transport.write(
             b"".join((STATUS_LINE[problem.status], *lines, b"\r\n", bytes(answer.body)))
         )
-        self.transport.close()
+        # Closing with unread bytes resets the connection, and the answer may be lost by it.
+        self._is_lingering = True
+        self._head_bytes = 0
+        self.transport.write_eof()
+        self.loop.call_later(LINGER_SECONDS, self.transport.close)
+
+    def _linger(self, size: int) -> None:
+        self._head_bytes += size
+        if self._head_bytes > LINGER_BYTES:
+            self.transport.abort()
 
 
 _DETAILS = {

@@ -28,7 +28,7 @@ from shared.settings import Settings
 BACKLOG = 1024
 KEEP_ALIVE_SECONDS = 5
 DRAIN_SECONDS = 2.0  # in which the port stays open while requests are being answered
-GRACE_SECONDS = 6
+GRACE_SECONDS = 5
 POLL_SECONDS = 0.05
 
 Companion = Callable[[], Awaitable[None]]
