@@ -21,7 +21,7 @@ import orjson
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
-from shared.errors import TasteMatchError
+from shared.errors import SnapshotDamaged, TasteMatchError
 from shared.jobs import records
 from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_mb
@@ -38,7 +38,7 @@ from worker.ranking.matrix import InteractionMatrix
 from worker.scratch import scratch_folder
 
 if TYPE_CHECKING:
-    from shared.snapshot.store import State
+    from shared.snapshot.store import SnapshotStore, State
 
 log = get_logger("worker.precompute")
 
@@ -61,7 +61,7 @@ def precompute(
     store = open_store(settings)
     engine = sync_engine(settings)
     try:
-        generation = store.pointer().generation
+        generation = _generation(store)
         with scratch_folder(settings.scratch_dir) as folder:
             with progress.stage("extract"), database_errors():
                 found = read_inputs(
@@ -142,6 +142,14 @@ def plan(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
             return plan_for(settings, counts), counts
     finally:
         engine.dispose()
+
+
+def _generation(store: SnapshotStore) -> int | None:
+    """None where the pointer is damaged: then this run sets it anew."""
+    try:
+        return store.pointer().generation
+    except SnapshotDamaged:
+        return None
 
 
 def _counts(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import json
+import sqlite3
 from collections.abc import Callable
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -302,6 +304,22 @@ def test_not_activated_is_held(env: Env, tmp_path: Path) -> None:
     held = run_precompute(env, "--no-activate").last
     assert held["state"] == "held"
     assert open_published(env, tmp_path / "parts").manifest.version == first
+
+
+def test_a_damaged_pointer_is_set_anew(env: Env, tmp_path: Path) -> None:
+    load_dataset(env, small_town(tmp_path / "set"))
+    assert run_precompute(env).last["state"] == "active"
+    database = Path(env["TASTEMATCH_DATA_DIR"]) / "store" / "cache.db"
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute(
+            "UPDATE Cache SET value = x'00' WHERE key = 'tastematch:snapshot:pointer'"
+        )
+
+    repaired = run_precompute(env).last
+
+    assert repaired["state"] == "active"
+    found = open_published(env, tmp_path / "parts").manifest
+    assert found.version == repaired["manifest"]["version"]
 
 
 def test_the_child_ends_when_its_parent_does(env: Env, tmp_path: Path) -> None:
