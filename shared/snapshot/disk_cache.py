@@ -25,8 +25,8 @@ RESERVE_BYTES = 4 * 1024**2
 
 _MAX_ROW_BYTES = CHUNK_BYTES + 64 * 1024
 _RESERVE_NAME = "reserve"
-_LEFT_BYTES = 256 * 1024
-_STEP_PAGES = 512
+_LEFT_BYTES = 256 * 1024  # what a reserve leaves to others at least
+_STEP_PAGES = 512  # of one transaction that shrinks the file: 2 MB
 _FOREIGN_VALUE = b"?"
 _DAMAGED = "the snapshot store's file is damaged"
 _SETTINGS = {
@@ -171,12 +171,10 @@ def keep_reserve(folder: Path) -> None:
             path.unlink()
 
 
-def drop_reserve(folder: Path) -> bool:
-    """Whether there was one."""
+def drop_reserve(folder: Path) -> None:
+    """Gives the room of the reserve to whoever writes next; nothing where there is none."""
     with suppress(OSError):
         (folder / _RESERVE_NAME).unlink()
-        return True
-    return False
 
 
 @contextmanager
