@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Literal, Self
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
@@ -26,6 +26,7 @@ from shared.errors import SettingsError
 
 SECRET_MIN_BYTES = 32
 SECRETS_FILE = "secrets.json"
+REDIS_PARAMETERS = {"ssl_cert_reqs", "ssl_ca_certs"}
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 
 Source = Literal["environment", "generated", "default"]
@@ -66,6 +67,8 @@ def _redis_url(value: str) -> str:
         is_valid = False
     if not is_valid:
         raise ValueError("must look like redis://host:6379/0 or rediss://host:6379/0")
+    if {name for name, _ in parse_qsl(parts.query)} - REDIS_PARAMETERS or parts.fragment:
+        raise ValueError(f"takes no parameters but {', '.join(sorted(REDIS_PARAMETERS))}")
     number = parts.path.strip("/")
     if number and not (number.isascii() and number.isdigit()):
         raise ValueError("must end in a database number or in nothing")

@@ -105,6 +105,7 @@ WRONG = [
     ("REDIS_URL", "http://:TOPSECRET@host"),
     ("REDIS_URL", "redis://:TOPSECRET@host:99999"),
     ("REDIS_URL", "redis://:TOPSECRET@host/keys"),
+    ("REDIS_URL", "redis://:TOPSECRET@host/0?socket_timeout=9"),
     ("TASTEMATCH_ENV", "TOPSECRET"),
     ("TASTEMATCH_NAMESPACE", "TOPSECRET:x"),
     ("TASTEMATCH_NAMESPACE", ""),
