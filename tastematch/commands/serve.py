@@ -47,7 +47,7 @@ def _worker_beside() -> Callable[[], Awaitable[None]]:
         while True:
             # A session of its own: Ctrl-C reaches this process, which then ends the worker.
             worker = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-m", "tastematch", "worker"),
+                *(sys.executable, "-m", "tastematch", "worker", "--no-metrics"),
                 start_new_session=True,
                 preexec_fn=bind_to_parent,
             )

@@ -6,7 +6,8 @@ from shared.settings import load_settings
 
 
 @click.command("worker", epilog="Example: REDIS_URL=redis://localhost:6379/0 tastematch worker")
-def command() -> None:
+@click.option("--no-metrics", is_flag=True, help="Open no TASTEMATCH_METRICS_PORT: the API has it.")
+def command(no_metrics: bool) -> None:
     """Runs background jobs until SIGTERM or Ctrl-C: an arq worker with REDIS_URL, else embedded."""
     import asyncio
     from importlib.metadata import version
@@ -20,7 +21,7 @@ def command() -> None:
     start_metrics("worker", version=version("tastematch"))
     listener = (
         None
-        if settings.metrics_port is None
+        if settings.metrics_port is None or no_metrics
         else start_metrics_listener(settings.metrics_port, settings.host)
     )
     try:
