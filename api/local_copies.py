@@ -19,7 +19,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from api.local_snapshot import ENCODED_PARTS, REQUIRED_PARTS, LocalSnapshot
-from shared.errors import SnapshotDamaged
+from shared.errors import SettingsError, SnapshotDamaged
 from shared.snapshot.manifest import (
     MAX_MANIFEST_BYTES,
     Manifest,
@@ -42,8 +42,20 @@ def local_versions(snapshots_dir: Path) -> list[str]:
     """The copies that are there, newest first; whether they are good shows when they are opened."""
     try:
         return sorted((n for n in os.listdir(snapshots_dir) if is_version(n)), reverse=True)
-    except FileNotFoundError:
+    except OSError:
         return []
+
+
+def check_folder(snapshots_dir: Path) -> None:
+    """Raises SettingsError where copies can neither be written nor are there to serve from."""
+    try:
+        snapshots_dir.mkdir(parents=True, exist_ok=True)
+        probe = snapshots_dir / f"{REMOVING_PREFIX}{secrets.token_hex(4)}"
+        probe.mkdir()
+        probe.rmdir()
+    except OSError as error:
+        if not local_versions(snapshots_dir):
+            raise SettingsError(f"TASTEMATCH_DATA_DIR: cannot be used ({error.strerror})") from None
 
 
 def current_version(snapshots_dir: Path) -> str | None:

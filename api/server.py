@@ -20,6 +20,7 @@ import uvicorn
 
 from api.app import create_app
 from api.lifecycle import Lifecycle
+from api.local_copies import check_folder
 from shared.errors import TasteMatchError
 from shared.logs import get_logger
 from shared.metrics_listener import start_metrics_listener
@@ -43,6 +44,7 @@ def run(settings: Settings, *, host: str, port: int, companion: Companion | None
     for package in ("uvloop", "httptools"):
         if importlib.util.find_spec(package) is None:
             raise TasteMatchError(f"the package {package} is missing; install tastematch[api]")
+    check_folder(settings.snapshots_dir)
     lifecycle = Lifecycle()
     sockets = open_sockets(host, port)
     listener = None

@@ -324,6 +324,15 @@ def test_an_unknown_host_is_one_clear_line(tmp_path: Path) -> None:
     assert "TASTEMATCH_HOST" in done.stderr
 
 
+def test_a_data_folder_that_cannot_be_used_is_one_clear_line(tmp_path: Path) -> None:
+    settings = _settings(tmp_path)
+    settings.snapshots_dir.write_text("a file where a folder belongs")
+    done = run_tastematch("serve", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("tastematch: TASTEMATCH_DATA_DIR: cannot be used (")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_lets_what_is_in_flight_finish(data_dir: Path, number: signal.Signals) -> None:
     env = {"TASTEMATCH_DATA_DIR": str(data_dir)}
