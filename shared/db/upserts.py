@@ -6,7 +6,9 @@ that are equal are not written. The caller commits, and sees to it that an id oc
 merge.
 """
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -193,7 +195,8 @@ class Staging:
         driver: Any = dialect.loaded_dbapi
         cursor = self._raw().cursor()
         try:
-            cursor.copy_expert(statement, CopyText(rows))
+            with _unprinted():
+                cursor.copy_expert(statement, CopyText(rows))
         except driver.Error as error:
             # A cursor of the driver's own bypasses what SQLAlchemy does at an error.
             if dialect.is_disconnect(error, self._raw(), cursor):
@@ -276,3 +279,15 @@ class Staging:
     def _source(self, source: Select[Any]) -> Select[Any]:
         # SQLite needs a WHERE to tell the upsert's ON from a join's.
         return source.where(literal(1) == 1) if self._is_sqlite else source
+
+
+@contextmanager
+def _unprinted() -> Iterator[None]:
+    """Keeps psycopg2 from printing: where a server dies in mid-COPY, the driver may write the
+    error to stderr through the hook for uncaught ones before it raises it."""
+    hook = sys.excepthook
+    sys.excepthook = lambda *_: None
+    try:
+        yield
+    finally:
+        sys.excepthook = hook
