@@ -58,10 +58,11 @@ def _worker_beside() -> Callable[[], Awaitable[None]]:
             except asyncio.CancelledError:
                 await _stop(worker)
                 raise
-            pause = RESTART_SECONDS if loop.time() - started > MAX_RESTART_SECONDS else pause * 2
-            pause = min(pause, MAX_RESTART_SECONDS)
+            if loop.time() - started > MAX_RESTART_SECONDS:
+                pause = RESTART_SECONDS
             log.warning("worker.ended", status=status, restart_seconds=pause)
             await asyncio.sleep(pause)
+            pause = min(pause * 2, MAX_RESTART_SECONDS)
 
     return run
 

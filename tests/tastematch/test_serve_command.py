@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from pathlib import Path
 
@@ -22,10 +23,19 @@ def _worker(serving: Serving) -> psutil.Process:
     """The worker, once it says that it is at work."""
 
     def found() -> psutil.Process | None:
-        workers = [p for p in serving.child.descendants() if "worker" in p.cmdline()]
+        workers = _workers(serving)
         return workers[0] if workers and _readiness(serving)["worker"] == "ok" else None
 
     return wait_until(found, timeout_seconds=20, describe="a worker that is seen")
+
+
+def _workers(serving: Serving) -> list[psutil.Process]:
+    found = []
+    for process in serving.child.descendants():
+        with contextlib.suppress(psutil.Error):  # it may end while it is looked at
+            if "worker" in process.cmdline():
+                found.append(process)
+    return found
 
 
 def _readiness(serving: Serving) -> dict[str, object]:
@@ -55,11 +65,7 @@ def test_a_worker_that_dies_is_started_again(env: dict[str, str]) -> None:
         first = _worker(serving)
         first.kill()
         wait_until(
-            lambda: [
-                p
-                for p in serving.child.descendants()
-                if "worker" in p.cmdline() and p.pid != first.pid
-            ],
+            lambda: [worker for worker in _workers(serving) if worker.pid != first.pid],
             timeout_seconds=10,
             describe="another worker",
         )
