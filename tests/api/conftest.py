@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from api import follower
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotStore
@@ -22,6 +23,12 @@ def quiet_logs() -> Iterator[None]:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
     yield
     structlog.reset_defaults()
+
+
+@pytest.fixture(autouse=True)
+def quick_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looks at the store's pointer more often than each second, so that tests need not wait."""
+    monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture

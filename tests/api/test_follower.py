@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from api import follower as follower_module
 from api import local_copies
 from api.follower import SnapshotFollower
 from shared.errors import SnapshotDamaged, SnapshotUnsupported, StoreUnavailable
@@ -113,7 +114,7 @@ async def test_a_version_that_is_held_is_not_taken_up(api: Api, store: SnapshotS
     active = api.resources.snapshots.require_active().version
     publish_snapshot(store, spec_of(1), activate=False)
     before = api.resources.snapshots._heard_at
-    await until(lambda: api.resources.snapshots._heard_at > before + 1.5)
+    await until(lambda: api.resources.snapshots._heard_at > before + 0.5)
     assert (await served(api))[0] == active
 
 
@@ -343,7 +344,11 @@ def test_a_copy_that_breaks_off_anywhere_leaves_nothing(
     assert os.listdir(settings.snapshots_dir) == [manifest.version]
 
 
-def test_a_store_that_fails_is_asked_again_ever_more_slowly(settings: Settings) -> None:
+def test_a_store_that_fails_is_asked_again_ever_more_slowly(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follower_module, "POLL_SECONDS", 1.0)
+
     class Down:
         def pointer(self) -> object:
             raise StoreUnavailable("down")
