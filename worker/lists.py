@@ -62,9 +62,9 @@ class UserCounts:
     personal: int
     preferences: int
     personal_of_five: int
-    """Users with five or more orders whose list is personal."""
+    """Users with orders at five or more restaurants whose list is personal."""
     five: int
-    """Users with five or more orders."""
+    """Users with orders at five or more restaurants."""
 
 
 def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
@@ -118,10 +118,10 @@ def write_user_lists(
         int(np.searchsorted(users.ids, user_id)): taste for user_id, taste in tastes.items()
     }
     by_taste = _TasteLists(popular_scores, catalogue, head_length)
-    orders = np.zeros(count, np.int64)
+    restaurants = np.zeros(count, np.int64)
     with (folder / "lists").open("wb") as file:
         writer = ListsWriter(file, users=count, width=catalogue.width)
-        for user, again, discover, order_count in _heads(
+        for user, again, discover, restaurant_count in _heads(
             matrix,
             graph,
             catalogue,
@@ -129,7 +129,7 @@ def write_user_lists(
             user_block=user_block,
             block_entries=block_entries,
         ):
-            orders[user] = order_count
+            restaurants[user] = restaurant_count
             if again or discover:
                 sources[user] = SOURCE_PERSONAL
                 limit = head_length * catalogue.width
@@ -150,7 +150,7 @@ def write_user_lists(
             cities=users.cities.data,
             sources=sources.data,
         )
-    has_five = orders >= 5
+    has_five = restaurants >= 5
     is_personal = sources == SOURCE_PERSONAL
     return UserCounts(
         personal=int(np.count_nonzero(is_personal)),

@@ -169,8 +169,8 @@ def _counts(
         "cities": len(found.cities.names) - 1,
         "users_with_personal_lists": users.personal,
         "users_with_preference_lists": users.preferences,
-        "users_with_five_orders": users.five,
-        "users_with_five_orders_and_personal_lists": users.personal_of_five,
+        "users_with_five_restaurants": users.five,
+        "users_with_five_restaurants_and_personal_lists": users.personal_of_five,
         "skipped": {"rows": sum(reasons.values()), "reasons": reasons},
     }
 
