@@ -8,8 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -17,6 +16,7 @@ import orjson
 
 from shared.errors import JobActive, JobFailed, TasteMatchError
 from shared.settings import Settings, load_settings
+from tastematch.job_progress import job_progress
 
 if TYPE_CHECKING:
     from shared.jobs.job import Job
@@ -68,7 +68,7 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
     job = await transactions.run(lambda connection: _claim(connection, owner))
     words = [*COMMAND, "--log-level", "ERROR", *(["--no-activate"] if no_activate else [])]
     run = asyncio.create_task(run_claimed(transactions, job, owner=owner, stop=stop, command=words))
-    with _progress_bar() as show:
+    with job_progress() as show:
         job = await _follow(transactions, job.id, run, show)
     await transactions.close(timeout_seconds=2)
     if stop.is_set():
@@ -82,7 +82,7 @@ async def _follow(
     transactions: Transactions,
     job_id: str,
     run: asyncio.Task[Any],
-    show: Callable[[Job], None],
+    show: Callable[[str, float], None],
 ) -> Job:
     from shared.jobs import records
 
@@ -91,7 +91,7 @@ async def _follow(
         if done:
             run.result()
         job = await transactions.run(lambda connection: records.get(connection, job_id))
-        show(job)
+        show(f"precompute {job.stage or ''}", job.progress)
         if done:
             return job
 
@@ -172,22 +172,3 @@ def _raised(answer: dict[str, Any]) -> TasteMatchError:
     kind = getattr(errors, str(answer["kind"]), TasteMatchError)
     error: TasteMatchError = kind(str(answer["error"]))
     return error
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[Job], None]]:
-    if not sys.stderr.isatty():
-        yield lambda job: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("precompute {task.fields[stage]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("precompute", total=1.0, stage="")
-        yield lambda job: progress.update(task, completed=job.progress, stage=job.stage or "")

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -17,6 +14,7 @@ import click
 
 from shared.errors import ApiUnavailable, JobFailed, SettingsError, TasteMatchError
 from shared.settings import load_settings
+from tastematch.job_progress import job_progress
 
 TRIGGER_PATH = "/api/jobs/precompute"
 ANSWER_SECONDS = 10.0
@@ -106,9 +104,9 @@ def _follow(api: Api, job: Job, wait_seconds: float, *, timeout_seconds: float) 
     """Polls the job to its end. Raises ApiUnavailable, or JobFailed after the time-out."""
     deadline = time.monotonic() + timeout_seconds
     away_since: float | None = None
-    with _progress_bar() as show:
+    with job_progress() as show:
         while job["state"] in ("queued", "running"):
-            show(job)
+            show(f"{job['state']} {job['stage'] or ''}", job["progress"])
             left = deadline - time.monotonic()
             if left <= 0:
                 raise JobFailed(f"job {job['id']} is still {job['state']} after the time-out")
@@ -120,7 +118,7 @@ def _follow(api: Api, job: Job, wait_seconds: float, *, timeout_seconds: float) 
                 away_since = away_since or time.monotonic()
                 if time.monotonic() - away_since > AWAY_SECONDS:
                     raise
-        show(job)
+        show(f"{job['state']} {job['stage'] or ''}", job["progress"])
     return job
 
 
@@ -176,24 +174,3 @@ def _refusal(answer: http.client.HTTPResponse, body: bytes) -> TasteMatchError:
         hint = f"; try again in {again} s" if again.isdigit() else ""
         return ApiUnavailable(f"the API cannot take the job now: {detail}{hint}")
     return TasteMatchError(f"the API refused with {answer.status}: {detail}")
-
-
-@contextmanager
-def _progress_bar() -> Iterator[Callable[[Job], None]]:
-    if not sys.stderr.isatty():
-        yield lambda job: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.fields[state]} {task.fields[stage]}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
-        task = progress.add_task("job", total=1.0, state="queued", stage="")
-        yield lambda job: progress.update(
-            task, completed=job["progress"], state=job["state"], stage=job["stage"] or ""
-        )
