@@ -18,6 +18,7 @@ from shared.db.schema import check_schema
 from shared.errors import JobFailed
 from shared.settings import Settings
 from worker import extract, lists, memory, projection
+from worker.catalogue import Catalogue
 from worker.progress import Progress
 from worker.ranking.matrix import MatrixBuilder
 
@@ -26,7 +27,7 @@ from worker.ranking.matrix import MatrixBuilder
 class Inputs:
     """What the database held, read in one transaction."""
 
-    catalogue: lists.Catalogue
+    catalogue: Catalogue
     cities: extract.Cities
     users: extract.UserColumns
     tastes: dict[int, extract.Taste]
@@ -86,7 +87,7 @@ def _catalogue(
     folder: Path,
     chosen: memory.Plan,
     skipped: Counter[str],
-) -> tuple[lists.Catalogue, projection.Projection]:
+) -> tuple[Catalogue, projection.Projection]:
     """Reads the restaurants once: columns stay, the metadata document goes to its file."""
     ids: list[int] = []
     codes: list[int] = []
@@ -104,7 +105,7 @@ def _catalogue(
             yield row
 
     shown = projection.write_metadata(noted(), folder)
-    catalogue = lists.Catalogue(
+    catalogue = Catalogue(
         ids=np.array(ids, np.int64),
         cities=np.array(codes, np.uint16),
         is_active=np.array(active, np.bool_),

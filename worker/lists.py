@@ -1,4 +1,4 @@
-"""Scores and histories -> the list parts of a snapshot: users, lists, popular, similar.
+"""Scores and histories -> the parts of a snapshot that hold users: users, lists.
 
 A user's record holds heads: for_you and discover up to `head_length` ids, order_again whole. The
 API completes the heads from the popular lists, so a head need not be padded here
@@ -6,7 +6,7 @@ API completes the heads from the popular lists, so a head need not be padded her
 restaurants have rows, because their orders tell about taste, but no ordinal.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,45 +14,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.snapshot.format import (
-    KIND_POPULAR,
-    KIND_SIMILAR,
     SOURCE_NONE,
     SOURCE_PERSONAL,
     SOURCE_PREFERENCES,
     ListsWriter,
-    ordinal_width,
-    write_ragged,
-    write_restaurants,
     write_users,
 )
+from worker.catalogue import Catalogue
 from worker.extract import Taste, UserColumns
 from worker.ranking import blend, popularity
-from worker.ranking.item_model import ItemGraph, similar
+from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import score_users
 
 LIST_IDS = 200
-SIMILAR_IDS = 50
-
-
-@dataclass(frozen=True, slots=True)
-class Catalogue:
-    """All restaurants in matrix rows, the inactive ones too; arrays of shape (restaurants,)."""
-
-    ids: NDArray[np.int64]
-    cities: NDArray[np.uint16]
-    is_active: NDArray[np.bool_]
-    cuisines: list[str | None]
-    price_ranges: NDArray[np.uint8]
-
-    @property
-    def ordinals(self) -> NDArray[np.int64]:
-        """Row -> ordinal; meaningless for inactive rows."""
-        return np.cumsum(self.is_active) - 1
-
-    @property
-    def width(self) -> int:
-        return ordinal_width(int(np.count_nonzero(self.is_active)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,35 +40,6 @@ class UserCounts:
     """Users with orders at five or more restaurants whose list is personal."""
     five: int
     """Users with orders at five or more restaurants."""
-
-
-def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Writes the part `restaurants`."""
-    active = catalogue.is_active
-    with (folder / "restaurants").open("wb") as file:
-        write_restaurants(
-            file,
-            ids=np.ascontiguousarray(catalogue.ids[active]).data,
-            cities=np.ascontiguousarray(catalogue.cities[active]).data,
-        )
-
-
-def write_popular(
-    scores: NDArray[np.float32], catalogue: Catalogue, cities: int, folder: Path
-) -> None:
-    """Writes the part `popular`: everywhere, then a row for each of the city codes 1..cities-1."""
-    everywhere = popularity.rank(scores, is_candidate=catalogue.is_active)
-    by_city = popularity.rank_by_city(scores, catalogue.cities, is_candidate=catalogue.is_active)
-    empty = np.empty(0, np.int32)
-    rows = [everywhere, *(by_city.get(code, empty) for code in range(1, cities))]
-    _write_rows(rows, catalogue, folder / "popular", kind=KIND_POPULAR)
-
-
-def write_similar(graph: ItemGraph, catalogue: Catalogue, folder: Path) -> None:
-    """Writes the part `similar` of the active restaurants."""
-    neighbours, lengths = similar(graph, k=SIMILAR_IDS)
-    rows = [neighbours[row, : lengths[row]] for row in np.flatnonzero(catalogue.is_active).tolist()]
-    _write_rows(rows, catalogue, folder / "similar", kind=KIND_SIMILAR)
 
 
 def write_user_lists(
@@ -227,18 +173,3 @@ class _TasteLists:
             return True
         kinds = (self._catalogue.cuisines[row] or "").casefold().split("|")
         return any(kind.strip() in taste.cuisines for kind in kinds)
-
-
-def _write_rows(
-    rows: Iterable[NDArray[np.int32]], catalogue: Catalogue, path: Path, *, kind: int
-) -> None:
-    form = np.dtype("<u2" if catalogue.width == 2 else "<u4")
-    ordinals = catalogue.ordinals.astype(form)
-    packed = [ordinals[row] for row in rows]
-    offsets = np.zeros(len(packed) + 1, np.uint32)
-    np.cumsum([len(row) for row in packed], out=offsets[1:])
-    whole = np.concatenate(packed) if packed else np.empty(0, form)
-    with path.open("wb") as file:
-        write_ragged(
-            file, kind=kind, offsets=offsets.data, ordinals=whole.data, width=catalogue.width
-        )

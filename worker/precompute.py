@@ -29,7 +29,8 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, lists, memory, projection
+from worker import extract, lists, memory, projection, public_lists
+from worker.catalogue import write_catalogue
 from worker.inputs import Inputs, plan_for, read_inputs
 from worker.progress import Progress
 from worker.ranking import popularity
@@ -79,10 +80,10 @@ def precompute(
                     is_candidate=found.catalogue.is_active,
                 )
             with progress.stage("lists"):
-                lists.write_catalogue(found.catalogue, folder)
+                write_catalogue(found.catalogue, folder)
                 (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
-                lists.write_popular(scores, found.catalogue, len(found.cities.names), folder)
-                lists.write_similar(graph, found.catalogue, folder)
+                public_lists.write_popular(scores, found.catalogue, len(found.cities.names), folder)
+                public_lists.write_similar(graph, found.catalogue, folder)
                 user_counts = lists.write_user_lists(
                     matrix=matrix,
                     graph=graph,

@@ -1,0 +1,40 @@
+"""The restaurants of a run in columns, and the part of a snapshot that holds the active ones."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from shared.snapshot.format import ordinal_width, write_restaurants
+
+
+@dataclass(frozen=True, slots=True)
+class Catalogue:
+    """All restaurants in matrix rows, the inactive ones too; arrays of shape (restaurants,)."""
+
+    ids: NDArray[np.int64]
+    cities: NDArray[np.uint16]
+    is_active: NDArray[np.bool_]
+    cuisines: list[str | None]
+    price_ranges: NDArray[np.uint8]
+
+    @property
+    def ordinals(self) -> NDArray[np.int64]:
+        """Row -> ordinal; meaningless for inactive rows."""
+        return np.cumsum(self.is_active) - 1
+
+    @property
+    def width(self) -> int:
+        return ordinal_width(int(np.count_nonzero(self.is_active)))
+
+
+def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
+    """Writes the part `restaurants`."""
+    active = catalogue.is_active
+    with (folder / "restaurants").open("wb") as file:
+        write_restaurants(
+            file,
+            ids=np.ascontiguousarray(catalogue.ids[active]).data,
+            cities=np.ascontiguousarray(catalogue.cities[active]).data,
+        )
