@@ -15,10 +15,13 @@ from numpy.typing import NDArray
 from worker.ranking.decay import SECONDS_PER_DAY, decay
 
 REPEAT_HALF_LIFE_DAYS = 90.0
+WINDOW_DAYS = 14
+"""Length of the two windows that `Activity` compares: whole weeks, since weekdays differ."""
 MAX_RESTAURANTS = 1 << 24
 
 _SECONDS_BITS = 32
 _LATEST_SECONDS = (1 << _SECONDS_BITS) - 1  # February 2106
+NEVER = _LATEST_SECONDS
 _BUCKET_BITS = 16
 _STAGED_ORDERS = 1 << 19
 _SLICE_ORDERS = 1 << 18
@@ -69,8 +72,30 @@ class Transposed:
     """User rows, shape (interactions,)."""
 
 
+@dataclass(frozen=True, slots=True)
+class Activity:
+    """When each restaurant was ordered from, in restaurant rows: twelve bytes a restaurant."""
+
+    recent: NDArray[np.int32]
+    """Orders of the newest WINDOW_DAYS before `as_of_seconds`, shape (restaurants,)."""
+    previous: NDArray[np.int32]
+    """Orders of the WINDOW_DAYS before those, shape (restaurants,)."""
+    first_seconds: NDArray[np.uint32]
+    """The first order, seconds since 1970, NEVER without one; shape (restaurants,)."""
+    as_of_seconds: int
+
+    @classmethod
+    def none(cls, restaurants: int, *, as_of_seconds: int = 0) -> "Activity":
+        return cls(
+            np.zeros(restaurants, np.int32),
+            np.zeros(restaurants, np.int32),
+            np.full(restaurants, NEVER, np.uint32),
+            as_of_seconds,
+        )
+
+
 class MatrixBuilder:
-    """Gathers orders; `build` empties it.
+    """Gathers orders; `build` empties it, and leaves the restaurants' `activity`.
 
     An order is one 64-bit key: user within the bucket, restaurant, second. Keys lie in buckets of
     neighbouring users, so that each bucket is sorted in place and turned into interactions while
@@ -95,6 +120,7 @@ class MatrixBuilder:
         self._orders = 0
         self._skipped = 0
         self._newest_seconds = 0
+        self.activity = Activity.none(len(restaurant_ids))
 
     def add(
         self,
@@ -143,12 +169,14 @@ class MatrixBuilder:
         repeats = np.empty(self._orders, np.float32)
         newest_days = np.empty(self._orders, np.uint16)
         indptr = np.zeros(len(self._user_ids) + 1, np.int64)
+        self.activity = Activity.none(len(self._restaurant_ids), as_of_seconds=as_of)
         filled = 0
         for bucket, pieces in enumerate(self._buckets):
             keys = _drain(pieces)
             keys.sort()
             for start, stop in _slices(keys):
                 pairs, weights, days = self._aggregate(keys[start:stop], as_of, half_life_days)
+                self._note_activity(keys[start:stop])
                 end = filled + len(pairs)
                 restaurants[filled:end] = pairs & ((1 << self._restaurant_bits) - 1)
                 repeats[filled:end] = weights
@@ -205,6 +233,20 @@ class MatrixBuilder:
         lasts = np.append(starts[1:], len(keys)) - 1
         days = (seconds[lasts] // SECONDS_PER_DAY).astype(np.uint16)
         return pairs[starts], sums, days
+
+    def _note_activity(self, keys: NDArray[np.uint64]) -> None:
+        """Adds some orders to the restaurants' activity."""
+        activity = self.activity
+        seconds = keys.astype(np.uint32)
+        restaurants = (keys >> np.uint64(_SECONDS_BITS)).view(np.int64)
+        restaurants &= (1 << self._restaurant_bits) - 1
+        np.minimum.at(activity.first_seconds, restaurants, seconds)
+        middle = max(0, activity.as_of_seconds - WINDOW_DAYS * SECONDS_PER_DAY)
+        oldest = max(0, middle - WINDOW_DAYS * SECONDS_PER_DAY)
+        is_recent = seconds > middle
+        is_previous = (seconds > oldest) & ~is_recent
+        np.add.at(activity.recent, restaurants[is_recent], 1)
+        np.add.at(activity.previous, restaurants[is_previous], 1)
 
 
 def transpose(matrix: InteractionMatrix) -> Transposed:
