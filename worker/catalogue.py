@@ -18,6 +18,8 @@ class Catalogue:
     is_active: NDArray[np.bool_]
     cuisines: list[str | None]
     price_ranges: NDArray[np.uint8]
+    created_seconds: NDArray[np.int64]
+    """When the row was written, since 1970; NEVER of the matrix where that is unknown."""
 
     @property
     def ordinals(self) -> NDArray[np.int64]:

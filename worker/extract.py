@@ -50,6 +50,8 @@ class RestaurantRow:
     city: str | None
     image_url: str | None
     is_active: bool
+    created_seconds: int | None
+    """When the row was written, seconds since 1970."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +131,7 @@ def restaurants(
         Restaurant.city,
         Restaurant.image_url,
         Restaurant.is_active,
+        _epoch_seconds(connection, Restaurant.created_at).label("created_seconds"),
     ).order_by(Restaurant.id)
     for rows in _stream(connection, statement, block_rows):
         for row in rows:
@@ -146,6 +149,7 @@ def restaurants(
                     row.city,
                     row.image_url,
                     bool(row.is_active),
+                    row.created_seconds,
                 )
 
 
@@ -167,10 +171,7 @@ def orders(
     connection: Connection, *, block_rows: int, now: datetime, skipped: Counter[str]
 ) -> Iterator[OrderBlock]:
     """Orders in the table's own order; those dated more than a day after `now` are left out."""
-    if connection.dialect.name == "sqlite":
-        seconds: Any = cast(func.strftime("%s", Order.order_date), Integer)
-    else:
-        seconds = cast(func.floor(func.extract("epoch", Order.order_date)), BigInteger)
+    seconds = _epoch_seconds(connection, Order.order_date)
     latest = int((now + MAX_AHEAD).timestamp())
     statement = select(Order.user_id, Order.restaurant_id, seconds)
     for rows in _stream(connection, statement, block_rows):
@@ -219,6 +220,13 @@ def counts(connection: Connection) -> dict[str, int]:
         if orders > 0
         else connection.scalar(select(func.count()).select_from(Order)) or 0,
     }
+
+
+def _epoch_seconds(connection: Connection, instant: Any) -> Any:
+    """SQL for the whole seconds since 1970; None where the column holds no instant."""
+    if connection.dialect.name == "sqlite":
+        return cast(func.strftime("%s", instant), Integer)
+    return cast(func.floor(func.extract("epoch", instant)), BigInteger)
 
 
 def _stream(connection: Connection, statement: Any, block_rows: int) -> Iterator[Sequence[Any]]:

@@ -5,6 +5,7 @@ of the catalogue, the file of the metadata projection.
 """
 
 import sys
+from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from shared.settings import Settings
 from worker import extract, lists, memory, projection
 from worker.catalogue import Catalogue
 from worker.progress import Progress
-from worker.ranking.matrix import MatrixBuilder
+from worker.ranking.matrix import NEVER, MatrixBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ def _catalogue(
     active: list[bool] = []
     cuisines: list[str | None] = []
     prices: list[int] = []
+    created = array("q")
 
     def noted() -> Iterator[extract.RestaurantRow]:
         for row in extract.restaurants(connection, block_rows=chosen.extract_rows, skipped=skipped):
@@ -102,6 +104,7 @@ def _catalogue(
             active.append(row.is_active)
             cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
             prices.append(row.price_range or 0)
+            created.append(NEVER if row.created_seconds is None else row.created_seconds)
             yield row
 
     shown = projection.write_metadata(noted(), folder)
@@ -111,5 +114,6 @@ def _catalogue(
         is_active=np.array(active, np.bool_),
         cuisines=cuisines,
         price_ranges=np.array(prices, np.uint8),
+        created_seconds=np.clip(np.array(created, np.int64), 0, NEVER),
     )
     return catalogue, shown

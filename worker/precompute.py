@@ -82,8 +82,14 @@ def precompute(
             with progress.stage("lists"):
                 write_catalogue(found.catalogue, folder)
                 (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
-                public_lists.write_popular(scores, found.catalogue, len(found.cities.names), folder)
-                public_lists.write_similar(graph, found.catalogue, folder)
+                public_lists.write_public_lists(
+                    scores,
+                    found.builder.activity,
+                    found.catalogue,
+                    cities=len(found.cities.names),
+                    folder=folder,
+                )
+                public_lists.write_similar(graph, scores, found.catalogue, folder)
                 user_counts = lists.write_user_lists(
                     matrix=matrix,
                     graph=graph,

@@ -1,4 +1,4 @@
-"""Bytes <-> the binary parts of a snapshot: restaurants, users, lists, popular, similar, index.
+"""Bytes <-> the binary parts of a snapshot: restaurants, users, lists, rankings, index.
 
 Specified in docs/snapshot-format.md. All numbers are little-endian. A part begins with a header of
 24 bytes: magic `TMS1`, kind (u16), schema (u16), count (u64), ordinal width in bytes (u16), six
@@ -37,13 +37,15 @@ KIND_LISTS = 3
 KIND_POPULAR = 4
 KIND_SIMILAR = 5
 KIND_METADATA_INDEX = 6
+KIND_TRENDING = 7
+KIND_NEW = 8
 
 SOURCE_NONE = 0
 SOURCE_PERSONAL = 1
 SOURCE_PREFERENCES = 2
 
 NO_CITY = 0
-EVERYWHERE = 0  # the row of the `popular` part that holds all restaurants
+EVERYWHERE = 0  # the row of `popular`, `trending` and `new` that knows no city
 
 _WIDE_FROM = 65_536
 _CODES: dict[int, Literal["H", "I"]] = {2: "H", 4: "I"}
@@ -127,7 +129,7 @@ class ListsWriter:
 def write_ragged(
     file: BinaryIO, *, kind: int, offsets: Buffer, ordinals: Buffer, width: int
 ) -> None:
-    """Rows of different lengths: `popular`, `similar`. offsets: uint32, shape (rows + 1,)."""
+    """Rows of different lengths: the kinds of `Ragged`. offsets: uint32, shape (rows + 1,)."""
     _write(file, kind, _length(offsets, 4) - 1, width, offsets, ordinals)
 
 
@@ -211,7 +213,8 @@ class Lists:
 
 
 class Ragged:
-    """Rows of ordinals: `popular` (row 0 = everywhere, then a row a city) and `similar`."""
+    """Rows of ordinals: `popular`, `trending` and `new` (row 0 = everywhere, then a row a city),
+    and `similar` (a row a restaurant)."""
 
     def __init__(self, part: memoryview, *, kind: int) -> None:
         header = _header(part, kind)
