@@ -28,7 +28,7 @@ from api.lifecycle import Lifecycle
 from api.openapi_document import complete_document
 from api.problems import error_answer, problem_answer, problem_for_status
 from api.readiness import Readiness
-from api.routes import ROUTERS, health, lists, metadata, recommendations
+from api.routes import ROUTERS, health, metadata, recommendations
 from api.routes import metrics as metrics_route
 from shared import metrics
 from shared.errors import FieldError, InvalidInput, MalformedInput, TasteMatchError
@@ -41,7 +41,7 @@ TITLE = "TasteMatch"
 # Answered from memory alone, so never shed; /ready bounds itself.
 _LIGHT_PATHS = re.compile(
     r"/ready|/metrics|/api/recommendations/detailed|/api/users/[^/]+/recommendations/detailed"
-    r"|/api/restaurants/[^/]+/similar|" + re.escape(lists.PATH)
+    r"|/api/restaurants/[^/]+/similar|/api/lists/[^/]+"
 )
 _USER_PATH = re.compile(r"/api/users/[^/]+/recommendations")
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import format_datetime
 from pathlib import Path
@@ -18,6 +19,7 @@ import orjson
 
 from api.answers import JSON_TYPE, HeaderField, length_of
 from api.caching import IDENTITY, Negotiator
+from api.cuisines import CuisineIndex
 from shared.errors import SnapshotDamaged
 from shared.snapshot import format as parts
 from shared.snapshot.manifest import Manifest
@@ -32,11 +34,14 @@ REQUIRED_PARTS = (
     "metadata",
     "metadata_index",
 )
+# Parts that the release before did not write; a copy that it made lacks them, too.
+RANKING_PARTS = {"trending": parts.KIND_TRENDING, "new": parts.KIND_NEW}
 # In the order in which they are preferred.
 ENCODED_PARTS = {b"zstd": "metadata.zst", b"br": "metadata.br", b"gzip": "metadata.gz"}
 SOURCES = ("personal", "preferences", "popular-city", "popular")
 
 MAX_CITIES_BYTES = 16 * 1024**2
+PARSED_AT_ONCE = 500  # restaurants
 
 PRIVATE_CACHE: HeaderField = (b"cache-control", b"private, no-cache")
 PRIVATE_VARY: HeaderField = (b"vary", b"Authorization, Origin, Accept-Encoding")
@@ -67,11 +72,17 @@ class LocalSnapshot:
         self.users = parts.Users(_mapped(folder / "users", is_read_ahead=True))
         self.lists = parts.Lists(folder / "lists")
         self.popular = parts.Ragged(_mapped(folder / "popular"), kind=parts.KIND_POPULAR)
+        self.rankings = {
+            part: parts.Ragged(_mapped(folder / part), kind=kind)
+            for part, kind in RANKING_PARTS.items()
+            if (folder / part).exists()
+        }
         self.similar = parts.Ragged(_mapped(folder / "similar"), kind=parts.KIND_SIMILAR)
         self.metadata_index = parts.MetadataIndex(_mapped(folder / "metadata_index"))
         self._metadata = _mapped(folder / "metadata")
         self.cities = _read_cities(folder / "cities")
         self._check_counts()
+        self.cuisines = CuisineIndex(self._cuisine_types())
         self._age: tuple[int, HeaderField] = (-1, (b"", b""))
 
         self.id_texts = [b"%d" % restaurant_id for restaurant_id in self.restaurants.ids]
@@ -120,11 +131,24 @@ class LocalSnapshot:
         code = self._city_codes.get(name)
         return self._city_codes.get(name.casefold()) if code is None else code
 
+    def _cuisine_types(self) -> Iterator[str | None]:
+        """Each restaurant's, in the order of the ordinals, a piece of the metadata at a time."""
+        count = self.restaurants.count
+        try:
+            for first in range(0, count, PARSED_AT_ONCE):
+                last = min(first + PARSED_AT_ONCE, count) - 1
+                start, stop = self.metadata_index.span(first)[0], self.metadata_index.span(last)[1]
+                for restaurant in orjson.loads(b"[%b]" % bytes(self._metadata[start:stop])):
+                    yield restaurant["cuisine_type"]
+        except (ValueError, TypeError, KeyError):
+            raise SnapshotDamaged("the metadata do not say what their index states") from None
+
     def _check_counts(self) -> None:
         count = self.restaurants.count
         if not count == self.metadata_index.count == self.similar.count:
             raise SnapshotDamaged("the parts speak of different numbers of restaurants")
-        if self.popular.count != len(self.cities):
+        by_city = (self.popular, *self.rankings.values())
+        if any(part.count != len(self.cities) for part in by_city):
             raise SnapshotDamaged("the parts speak of different numbers of cities")
         if len({self.restaurants.width, self.lists.width}) != 1:
             raise SnapshotDamaged("the parts disagree about the width of an ordinal")

@@ -78,11 +78,6 @@ def serve(snapshot: LocalSnapshot, user_id: int, *, list_name: str, limit: int) 
     return Served(source, tuple(segments), lists, city)
 
 
-def popular(snapshot: LocalSnapshot, *, city: int, limit: int) -> Sequence[int]:
-    """The most popular restaurants of a city code, or of EVERYWHERE."""
-    return snapshot.popular.row(city)[:limit]
-
-
 def _fill(
     snapshot: LocalSnapshot, city: int, *, taken: Collection[int], missing: int
 ) -> Iterator[Segment]:

@@ -1,7 +1,8 @@
-"""Public lists: the most popular restaurants, of a city or of everywhere, as bare ids."""
+"""Public lists: what is popular, what grows and what is new, as bare ids."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
@@ -10,36 +11,57 @@ from api.answers import as_response, header_map
 from api.documented import ID_LIST, UNCHANGED, problems
 from api.parameters import IntegerParameter, TextParameter, openapi_parameters, read_query
 from api.public_ids import public_ids
-from api.serving import DEFAULT_LIMIT, MAX_LIMIT, popular
+from api.public_lists import PUBLIC_LISTS, public_list
+from api.serving import DEFAULT_LIMIT, MAX_LIMIT
+from shared.errors import NotFound
 from shared.snapshot.format import EVERYWHERE
 
-PATH = "/api/lists/popular"
-MAX_CITY_CHARS = 200
+PATH = "/api/lists/{list_name}"
+MAX_NAME_CHARS = 200
 
 PARAMETERS = (
     IntegerParameter("limit", 1, MAX_LIMIT, DEFAULT_LIMIT, "How many restaurants at most."),
-    TextParameter("city", MAX_CITY_CHARS, "Only restaurants of this city, in any case."),
+    TextParameter("city", MAX_NAME_CHARS, "Only restaurants of this city, in any case."),
+    TextParameter("cuisine", MAX_NAME_CHARS, "Only restaurants of this cuisine, in any case."),
 )
+_LIST_NAME = {
+    "name": "list_name",
+    "in": "path",
+    "required": True,
+    "description": (
+        "`popular`: most ordered from. `trending`: those whose orders surely grow, then the "
+        "popular ones. `new`: those that appeared last."
+    ),
+    "schema": {"type": "string", "enum": list(PUBLIC_LISTS)},
+}
+_QUERY = openapi_parameters(PARAMETERS)["parameters"]
 
 router = APIRouter(tags=["lists"])
 
 
 @router.get(
     PATH,
-    operation_id="listPopular",
-    summary="The most popular restaurants, of a city or of everywhere",
+    operation_id="listPublic",
+    summary="What is popular, trending or new, in a city or everywhere",
     response_class=Response,
-    responses={200: ID_LIST, **UNCHANGED, **problems(422, 503)},
-    openapi_extra=openapi_parameters(PARAMETERS),
+    responses={200: ID_LIST, **UNCHANGED, **problems(404, 422, 503)},
+    openapi_extra={"parameters": [_LIST_NAME, *_QUERY]},
 )
-async def list_popular(request: Request) -> Response:
+async def list_public(request: Request, list_name: str) -> Response:
+    if list_name not in PUBLIC_LISTS:
+        raise NotFound(f"there is no such list; there are {', '.join(PUBLIC_LISTS)}")
     values = read_query(request.scope["query_string"], PARAMETERS)
     limit: int = values["limit"]
+    cuisine: str | None = values["cuisine"]
     snapshot = request.app.state.resources.snapshots.require_active()
     city = EVERYWHERE if values["city"] is None else snapshot.city_code(values["city"])
     ordinals: Sequence[int] = ()
     if city is not None:
-        ordinals = popular(snapshot, city=city, limit=limit)
-    name = b"popular.%d.%d" % (-1 if city is None else city, limit)
+        ordinals = public_list(snapshot, list_name, city=city, cuisine=cuisine, limit=limit)
+    # A copy made by the release before lacks rankings that another copy of the version has.
+    ranking = list_name if list_name in snapshot.rankings else "popular"
+    name = b"%b.%d.%d" % (ranking.encode(), -1 if city is None else city, limit)
+    if cuisine is not None:
+        name += b"." + hashlib.sha256(cuisine.encode()).hexdigest()[:16].encode()
     headers = header_map(request.scope["headers"])
     return as_response(public_ids(snapshot, ordinals, name=name, headers=headers))

@@ -25,7 +25,7 @@ OPERATION_IDS = {
     "listJobs",
     "listMyDetailedRecommendations",
     "listMyRecommendations",
-    "listPopular",
+    "listPublic",
     "listSimilarRestaurants",
     "listSnapshots",
     "listUserDetailedRecommendations",
@@ -38,7 +38,7 @@ PUBLIC = {
     "getMetadata",
     "getReadiness",
     "getRestaurant",
-    "listPopular",
+    "listPublic",
     "listSimilarRestaurants",
 }
 
@@ -153,7 +153,12 @@ def test_statuses_are_ones_the_api_gives(operation: dict[str, Any]) -> None:
 
 async def test_operations_answer_as_declared(api: Api) -> None:
     """One call of each GET: its status and content type stand in the document."""
-    values = {"user_id": "42", "restaurant_id": "101", "job_id": "0" * 32}
+    values = {
+        "user_id": "42",
+        "restaurant_id": "101",
+        "list_name": "new",
+        "job_id": "0" * 32,
+    }
     for method, path, operation in operations():
         if method != "get":
             continue

@@ -226,7 +226,7 @@ async def test_what_is_popular(api: Api, query: str, expected: tuple[int, ...]) 
     "query",
     [
         *("city=", "city=%00", "city=%ED%A0%80", f"city={'x' * 10_000}", "city=a&city=b"),
-        *("cuisine=Ramen", "limit=0", "limit=51"),
+        *("cuisine=", "price_range=1", "limit=0", "limit=51"),
     ],
 )
 async def test_what_is_popular_takes_no_other_parameters(api: Api, query: str) -> None:

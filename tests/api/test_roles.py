@@ -28,7 +28,7 @@ MATRIX = {
     "/api/restaurants/metadata": EVERYONE,
     "/api/restaurants/{restaurant_id}": dict.fromkeys(EVERYONE, 404),
     "/api/restaurants/{restaurant_id}/similar": EVERYONE,
-    "/api/lists/popular": EVERYONE,
+    "/api/lists/{list_name}": EVERYONE,
 }
 # Their roles are tested where these routes are.
 ELSEWHERE = ("/api/jobs", "/api/snapshots", "/docs", "/openapi.json")
@@ -47,7 +47,7 @@ def _headers(api: Api, role: str) -> dict[str, str]:
 @pytest.mark.parametrize("role", EVERYONE)
 @pytest.mark.parametrize("path", MATRIX)
 async def test_each_role_on_each_route(api: Api, path: str, role: str) -> None:
-    address = path.replace("{user_id}", str(PERSONAL)).replace("{restaurant_id}", "101")
+    address = path.format(user_id=PERSONAL, restaurant_id=101, list_name="popular")
     response = await api.client.get(address, headers=_headers(api, role))
     assert response.status_code == MATRIX[path][role]
     if response.status_code == 401:

@@ -41,13 +41,17 @@ class UserSpec:
 
 @dataclass(frozen=True, slots=True)
 class SnapshotSpec:
-    """`restaurants`: city by id. `popular`: ids, best first; by default ascending."""
+    """`restaurants`: city by id. `popular`, `trending`, `new`: ids, best first; popular ones are
+    ascending by default."""
 
     restaurants: Mapping[int, str | None]
     users: Mapping[int, UserSpec] = field(default_factory=dict)
     popular: Sequence[int] | None = None
+    trending: Sequence[int] = ()
+    new: Sequence[int] = ()
     similar: Mapping[int, Sequence[int]] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
+    cuisines: Mapping[int, str | None] = field(default_factory=dict)
 
 
 def projection(spec: SnapshotSpec, restaurant_id: int) -> dict[str, Any]:
@@ -55,7 +59,7 @@ def projection(spec: SnapshotSpec, restaurant_id: int) -> dict[str, Any]:
     return {
         "id": restaurant_id,
         "name": spec.names.get(restaurant_id, f"Restaurant {restaurant_id}"),
-        "cuisine_type": "Ramen",
+        "cuisine_type": spec.cuisines.get(restaurant_id, "Ramen"),
         "rating": 4.5,
         "price_range": 2,
         "city": spec.restaurants[restaurant_id],
@@ -135,8 +139,13 @@ def write_parts(folder: Path, spec: SnapshotSpec) -> str:
             parts.write_ragged(file, kind=kind, offsets=offsets, ordinals=joined, width=width)
 
     popular = list(ids if spec.popular is None else spec.popular)
-    by_city = [[i for i in popular if spec.restaurants[i] == city] for city in cities[1:]]
-    write_rows("popular", parts.KIND_POPULAR, [popular, *by_city])
+    for name, kind, ranked in (
+        ("popular", parts.KIND_POPULAR, popular),
+        ("trending", parts.KIND_TRENDING, spec.trending),
+        ("new", parts.KIND_NEW, spec.new),
+    ):
+        by_city = [[i for i in ranked if spec.restaurants[i] == city] for city in cities[1:]]
+        write_rows(name, kind, [ranked, *by_city])
     write_rows("similar", parts.KIND_SIMILAR, [spec.similar.get(i, ()) for i in ids])
     _write_users(folder, spec, width=width, codes=codes, packed=packed)
     return _write_metadata(folder, spec, ids)
