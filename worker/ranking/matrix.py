@@ -12,16 +12,14 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
+from worker.ranking.activity import Activity
 from worker.ranking.decay import SECONDS_PER_DAY, decay
 
 REPEAT_HALF_LIFE_DAYS = 90.0
-WINDOW_DAYS = 14
-"""Length of the two windows that `Activity` compares: whole weeks, since weekdays differ."""
 MAX_RESTAURANTS = 1 << 24
 
 _SECONDS_BITS = 32
 _LATEST_SECONDS = (1 << _SECONDS_BITS) - 1  # February 2106
-NEVER = _LATEST_SECONDS
 _BUCKET_BITS = 16
 _STAGED_ORDERS = 1 << 19
 _SLICE_ORDERS = 1 << 18
@@ -70,28 +68,6 @@ class Transposed:
     """Shape (restaurants + 1,)."""
     users: NDArray[np.int32]
     """User rows, shape (interactions,)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Activity:
-    """When each restaurant was ordered from, in restaurant rows: twelve bytes a restaurant."""
-
-    recent: NDArray[np.int32]
-    """Orders of the newest WINDOW_DAYS before `as_of_seconds`, shape (restaurants,)."""
-    previous: NDArray[np.int32]
-    """Orders of the WINDOW_DAYS before those, shape (restaurants,)."""
-    first_seconds: NDArray[np.uint32]
-    """The first order, seconds since 1970, NEVER without one; shape (restaurants,)."""
-    as_of_seconds: int
-
-    @classmethod
-    def none(cls, restaurants: int, *, as_of_seconds: int = 0) -> "Activity":
-        return cls(
-            np.zeros(restaurants, np.int32),
-            np.zeros(restaurants, np.int32),
-            np.full(restaurants, NEVER, np.uint32),
-            as_of_seconds,
-        )
 
 
 class MatrixBuilder:
@@ -176,7 +152,6 @@ class MatrixBuilder:
             keys.sort()
             for start, stop in _slices(keys):
                 pairs, weights, days = self._aggregate(keys[start:stop], as_of, half_life_days)
-                self._note_activity(keys[start:stop])
                 end = filled + len(pairs)
                 restaurants[filled:end] = pairs & ((1 << self._restaurant_bits) - 1)
                 repeats[filled:end] = weights
@@ -223,9 +198,14 @@ class MatrixBuilder:
     def _aggregate(
         self, keys: NDArray[np.uint64], as_of_seconds: int, half_life_days: float
     ) -> tuple[NDArray[np.int64], NDArray[np.float32], NDArray[np.uint16]]:
-        """Sorted keys of whole pairs -> (user in bucket and restaurant, repeats, newest day)."""
+        """Sorted keys of whole pairs -> (user in bucket and restaurant, repeats, newest day).
+
+        Notes them in the restaurants' activity.
+        """
         pairs = (keys >> np.uint64(_SECONDS_BITS)).view(np.int64)
         seconds = keys.astype(np.uint32)
+        restaurants = pairs & ((1 << self._restaurant_bits) - 1)
+        self.activity.note(restaurants=restaurants, seconds=seconds)
         starts = np.flatnonzero(np.diff(pairs, prepend=-1))
         ages = (as_of_seconds - seconds.astype(np.float64)) / SECONDS_PER_DAY
         weights = decay(ages, half_life_days=half_life_days)
@@ -233,20 +213,6 @@ class MatrixBuilder:
         lasts = np.append(starts[1:], len(keys)) - 1
         days = (seconds[lasts] // SECONDS_PER_DAY).astype(np.uint16)
         return pairs[starts], sums, days
-
-    def _note_activity(self, keys: NDArray[np.uint64]) -> None:
-        """Adds some orders to the restaurants' activity."""
-        activity = self.activity
-        seconds = keys.astype(np.uint32)
-        restaurants = (keys >> np.uint64(_SECONDS_BITS)).view(np.int64)
-        restaurants &= (1 << self._restaurant_bits) - 1
-        np.minimum.at(activity.first_seconds, restaurants, seconds)
-        middle = max(0, activity.as_of_seconds - WINDOW_DAYS * SECONDS_PER_DAY)
-        oldest = max(0, middle - WINDOW_DAYS * SECONDS_PER_DAY)
-        is_recent = seconds > middle
-        is_previous = (seconds > oldest) & ~is_recent
-        np.add.at(activity.recent, restaurants[is_recent], 1)
-        np.add.at(activity.previous, restaurants[is_previous], 1)
 
 
 def transpose(matrix: InteractionMatrix) -> Transposed:
