@@ -21,7 +21,8 @@ from shared.settings import Settings
 from worker import extract, lists, memory, projection
 from worker.catalogue import Catalogue
 from worker.progress import Progress
-from worker.ranking.matrix import NEVER, MatrixBuilder
+from worker.ranking.activity import NEVER
+from worker.ranking.matrix import MatrixBuilder
 
 
 @dataclass(frozen=True, slots=True)

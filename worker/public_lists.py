@@ -21,8 +21,8 @@ from shared.snapshot.format import (
 )
 from worker.catalogue import Catalogue
 from worker.ranking import popularity
+from worker.ranking.activity import Activity
 from worker.ranking.item_model import ItemGraph, similar
-from worker.ranking.matrix import Activity
 
 SIMILAR_IDS = 50
 TRENDING_IDS = 200

@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.ranking import sort_keys
+from worker.ranking.activity import NEVER, WINDOW_DAYS, Activity
 from worker.ranking.decay import SECONDS_PER_DAY
-from worker.ranking.matrix import NEVER, WINDOW_DAYS, Activity, InteractionMatrix
+from worker.ranking.matrix import InteractionMatrix
 
 NO_CITY = 0
 
