@@ -8,8 +8,7 @@ nudge towards well-known restaurants the cut loses more than it saves), with the
 The normalisation follows Deshpande & Karypis 2004 (ACM TOIS 22:1) and Park et al. 2024
 (arXiv:2404.14243); there is nothing to train.
 
-Rows are computed in blocks from the ids alone. User weights are multiples of 2^-30 and their sums
-doubles, hence exact: no block size, no order of users and no number of workers changes a bit.
+Rows are computed in blocks from the ids alone, exactly (`cooccurrence.py`).
 """
 
 from collections.abc import Iterator
@@ -19,14 +18,8 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from worker.ranking import sort_keys
-from worker.ranking.blocks import cut_blocks
-from worker.ranking.matrix import (
-    InteractionMatrix,
-    restaurant_degrees,
-    transpose,
-    user_degrees,
-)
+from worker.ranking import cooccurrence, sort_keys
+from worker.ranking.matrix import InteractionMatrix, restaurant_degrees
 
 USER_EXPONENT = 0.7
 DEGREE_EXPONENT = 0.5
@@ -37,8 +30,6 @@ BLOCK_ENTRIES = 1 << 18
 
 SEEN = np.float32(-np.inf)
 """Value of each restaurant's entry for itself: a history times the graph marks what is in it."""
-
-_WEIGHT_UNIT = 2.0**-30
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +73,10 @@ def fit_item_graph(
     indices = np.empty(restaurants * (k + 1), np.int32)
     values = np.empty(restaurants * (k + 1), np.float32)
     filled = 0
-    for start, block in _shared_guests(matrix, item_block, block_entries):
+    shared = cooccurrence.shared_users(
+        matrix, user_exponent=USER_EXPONENT, block_entries=block_entries
+    )
+    for start, block in cooccurrence.blocks(shared, max_rows=item_block, max_entries=block_entries):
         for row, neighbours, scores in _best_neighbours(block, start, k, scale, nudge):
             end = filled + 1 + len(neighbours)
             indices[filled], values[filled] = row, SEEN
@@ -109,75 +103,6 @@ def similar(graph: ItemGraph, *, k: int) -> tuple[NDArray[np.int32], NDArray[np.
         rows[restaurant, : len(best)] = sort_keys.rows_of(best)
         lengths[restaurant] = len(best)
     return rows, lengths
-
-
-def _shared_guests(
-    matrix: InteractionMatrix, item_block: int, block_entries: int
-) -> Iterator[tuple[int, scipy.sparse.csr_array]]:
-    """Yields (first row, sum_u d_u^-cu over shared users), sparse (block, restaurants) doubles."""
-    by_restaurant = transpose(matrix)
-    degrees = user_degrees(matrix)
-    weights = np.maximum(degrees, 1).astype(np.float64) ** -USER_EXPONENT
-    weights = np.rint(weights / _WEIGHT_UNIT) * _WEIGHT_UNIT
-    position = np.empty(len(degrees), np.int32)
-    chunk = max(2 * block_entries, int(degrees.max(initial=0)))
-    ones = np.ones(min(chunk, len(matrix.restaurants)), np.float64)
-    bounds = _entry_bounds(matrix, degrees, chunk)
-    for start, stop in cut_blocks(bounds, max_rows=item_block, max_entries=block_entries):
-        first, last = by_restaurant.indptr[start], by_restaurant.indptr[stop]
-        guests = by_restaurant.users[first:last]
-        users = np.sort(guests)
-        users = users[np.flatnonzero(np.diff(users, prepend=-1))]
-        position[users] = np.arange(len(users))
-        left = scipy.sparse.csr_array(
-            (
-                weights[guests],
-                position[guests],
-                (by_restaurant.indptr[start : stop + 1] - first).astype(np.int32),
-            ),
-            shape=(stop - start, len(users)),
-        )
-        yield start, _product(left, matrix, users, degrees[users], ones)
-
-
-def _product(
-    left: scipy.sparse.csr_array,
-    matrix: InteractionMatrix,
-    users: NDArray[np.int32],
-    degrees: NDArray[np.int64],
-    ones: NDArray[np.float64],
-) -> scipy.sparse.csr_array:
-    """left (rows x users) times those users' interactions, at most len(ones) of them at a time."""
-    restaurants = len(matrix.restaurant_ids)
-    total = scipy.sparse.csr_array((left.shape[0], restaurants), dtype=np.float64)
-    for start, stop in cut_blocks(degrees, max_rows=len(users), max_entries=len(ones)):
-        indptr = np.zeros(stop - start + 1, np.int64)
-        np.cumsum(degrees[start:stop], out=indptr[1:])
-        places = np.repeat(matrix.indptr[users[start:stop]] - indptr[:-1], degrees[start:stop])
-        places += np.arange(len(places))
-        right = scipy.sparse.csr_array(
-            (ones[: len(places)], matrix.restaurants[places], indptr.astype(np.int32)),
-            shape=(stop - start, restaurants),
-        )
-        if stop - start == len(users):
-            return left @ right
-        total = total + left[:, start:stop] @ right
-    return total
-
-
-def _entry_bounds(
-    matrix: InteractionMatrix, degrees: NDArray[np.int64], chunk: int
-) -> NDArray[np.int64]:
-    """At most how many restaurants share a user with each one, shape (restaurants,)."""
-    restaurants = len(matrix.restaurant_ids)
-    bounds = np.zeros(restaurants, np.float64)
-    for start, stop in cut_blocks(degrees, max_rows=len(degrees), max_entries=chunk):
-        bounds += np.bincount(
-            matrix.restaurants[matrix.indptr[start] : matrix.indptr[stop]],
-            weights=np.repeat(degrees[start:stop], degrees[start:stop]),
-            minlength=restaurants,
-        )
-    return np.minimum(bounds, restaurants).astype(np.int64)
 
 
 def _best_neighbours(

@@ -1,0 +1,86 @@
+"""Arrays in files of a folder: written by one task, mapped by others, in this process or another.
+
+Mapped pages are shared by the processes that read them, and the system may drop them when memory
+is short. The files are NumPy's own format (`.npy`) and are read with pickles refused.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from worker.ranking.matrix import InteractionMatrix, Transposed
+
+_MATRIX_ARRAYS = (
+    "user_ids",
+    "restaurant_ids",
+    "indptr",
+    "restaurants",
+    "repeats",
+    "newest_days",
+)
+_MATRIX_NUMBERS = ("as_of_seconds", "half_life_days", "orders", "skipped")
+
+
+def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
+    """A mapped array of zeros; what is written to it is in the file."""
+    if 0 in shape:
+        return save_array(path, np.zeros(shape, dtype))
+    file = path.with_name(path.name + ".npy")
+    return np.asarray(np.lib.format.open_memmap(file, mode="w+", dtype=dtype, shape=shape))
+
+
+def save_array(path: Path, array: NDArray[Any]) -> NDArray[Any]:
+    np.save(path.with_name(path.name + ".npy"), array, allow_pickle=False)
+    return array
+
+
+def load_array(path: Path, *, is_writable: bool = False) -> NDArray[Any]:
+    """The array of a file, mapped; raises OSError where there is none."""
+    file = path.with_name(path.name + ".npy")
+    if not is_writable:
+        with file.open("rb") as opened:
+            np.lib.format.read_magic(opened)
+            shape, _, dtype = np.lib.format.read_array_header_1_0(opened)
+        if 0 in shape:
+            return np.empty(shape, dtype)
+    return np.asarray(np.load(file, mmap_mode="r+" if is_writable else "r", allow_pickle=False))
+
+
+def map_raw(path: Path, dtype: DTypeLike) -> NDArray[Any]:
+    """A file of nothing but numbers, mapped; it may be empty."""
+    if not path.stat().st_size:
+        return np.empty(0, dtype)
+    return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def save_matrix(matrix: InteractionMatrix, folder: Path) -> InteractionMatrix:
+    """Moves a matrix to files; returns it mapped, so that the one in memory can be let go."""
+    for name in _MATRIX_ARRAYS:
+        save_array(folder / f"matrix-{name}", getattr(matrix, name))
+    numbers = {name: getattr(matrix, name) for name in _MATRIX_NUMBERS}
+    (folder / "matrix.json").write_text(json.dumps(numbers))
+    return load_matrix(folder)
+
+
+def load_matrix(folder: Path) -> InteractionMatrix:
+    """What `save_matrix` moved there."""
+    arrays: dict[str, Any] = {
+        name: load_array(folder / f"matrix-{name}") for name in _MATRIX_ARRAYS
+    }
+    return InteractionMatrix(**arrays, **json.loads((folder / "matrix.json").read_text()))
+
+
+def save_transposed(transposed: Transposed, folder: Path) -> Transposed:
+    save_array(folder / "transposed-indptr", transposed.indptr)
+    save_array(folder / "transposed-users", transposed.users)
+    return load_transposed(folder)
+
+
+def load_transposed(folder: Path) -> Transposed:
+    return Transposed(
+        indptr=load_array(folder / "transposed-indptr"),
+        users=load_array(folder / "transposed-users"),
+    )
