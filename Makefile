@@ -37,7 +37,7 @@ lock: ## pin all requirements anew (needs uv on PATH)
 	@for set in $(SETS); do \
 	  case $$set in \
 	    demo) extras="--extra api --extra worker" ;; \
-	    dev) extras="--extra api --extra worker --extra dev" ;; \
+	    dev) extras="--extra api --extra worker --extra dask --extra dev" ;; \
 	    *) extras="--extra $$set" ;; \
 	  esac; \
 	  uv pip compile pyproject.toml $$extras --extra build --universal --python-version 3.11 \
