@@ -5,12 +5,15 @@ For the many small cases of a command; at least one test of each command runs it
 
 from __future__ import annotations
 
+import contextlib
 import os
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import structlog
 
 from tastematch.cli import run
 
@@ -29,7 +32,7 @@ class Done:
 @pytest.fixture
 def tastematch(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
-) -> Callable[..., Done]:
+) -> Iterator[Callable[..., Done]]:
     """A function that runs the words of a command line in an environment of TasteMatch's own."""
     for variable in list(os.environ):
         if variable.startswith(("TASTEMATCH_", "DB_")) or variable in (
@@ -44,8 +47,21 @@ def tastematch(
             for name, value in ({"TASTEMATCH_DATA_DIR": str(tmp_path)} | dict(env or {})).items():
                 patched.setenv(name, value)
             capsys.readouterr()
-            code = run([str(word) for word in words])
+            with _own_signals():
+                code = run([str(word) for word in words])
             captured = capsys.readouterr()
         return Done(code, captured.out, captured.err)
 
-    return call
+    yield call
+    structlog.reset_defaults()
+
+
+@contextlib.contextmanager
+def _own_signals() -> Iterator[None]:
+    """Puts back how the test run takes signals: a command that has a loop may change it."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -17,7 +17,10 @@ from shared.db.schema import REVISION
 from shared.settings import load_settings
 from tests.services.children import Child, wait_until
 from tests.services.databases import sqlite_address
+from tests.services.in_process import Done
 from tests.services.processes import COMMAND, REPOSITORY, run_tastematch
+
+Command = Callable[..., Done]
 
 DIES_AT_STATEMENT = """
 import os, signal, sys
@@ -86,13 +89,15 @@ def start(url: str, folder: Path, name: str, *arguments: str) -> Child:
     )
 
 
-def test_an_empty_database_gets_every_table_once(empty_url: str, tmp_path: Path) -> None:
+def test_an_empty_database_gets_every_table_once(
+    tastematch: Command, empty_url: str, tmp_path: Path
+) -> None:
     first = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == f"database migrated from empty to {REVISION}\n"
     schema = described(empty_url, tmp_path)
     assert set(schema) == {*Base.metadata.tables, "alembic_version"}
-    second = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
+    second = tastematch("migrate", env={"DATABASE_URL": empty_url})
     assert second.stdout == f"database is at {REVISION}, nothing to do\n"
     assert described(empty_url, tmp_path) == schema
 
@@ -120,7 +125,7 @@ def test_several_at_once_all_succeed(empty_url: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("statements", [1, 4, 7, 11])
 def test_one_that_is_killed_leaves_nothing_behind(
-    empty_url: str, tmp_path: Path, statements: int
+    tastematch: Command, empty_url: str, tmp_path: Path, statements: int
 ) -> None:
     child = start(
         empty_url, tmp_path, "dying", sys.executable, "-c", DIES_AT_STATEMENT, str(statements)
@@ -129,30 +134,30 @@ def test_one_that_is_killed_leaves_nothing_behind(
     assert child.exit_status == -signal.SIGKILL, child.log_tail()
     assert described(empty_url, tmp_path) == {}
 
-    done = run_tastematch("migrate", env={"DATABASE_URL": empty_url})
+    done = tastematch("migrate", env={"DATABASE_URL": empty_url})
 
     assert done.stdout == f"database migrated from empty to {REVISION}\n"
     assert "uq_jobs_active_kind" in str(described(empty_url, tmp_path)["jobs"])
 
 
-def test_a_newer_schema_is_refused(database_url: str, tmp_path: Path) -> None:
+def test_a_newer_schema_is_refused(tastematch: Command, database_url: str, tmp_path: Path) -> None:
     with engine_of(database_url, tmp_path) as engine, engine.begin() as connection:
         connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
     (tmp_path / "users.csv").write_text("id\n1\n")
     for words in (("migrate",), ("import", str(tmp_path))):
-        done = run_tastematch(*words, env={"DATABASE_URL": database_url})
+        done = tastematch(*words, env={"DATABASE_URL": database_url})
         assert (done.returncode, done.stdout) == (1, "")
         assert done.stderr == (
             "tastematch: the database schema is newer than this release of TasteMatch\n"
         )
 
 
-def test_a_file_that_is_no_database_is_one_line(tmp_path: Path) -> None:
+def test_a_file_that_is_no_database_is_one_line(tastematch: Command, tmp_path: Path) -> None:
     path = tmp_path / "notes.txt"
     path.write_text("not a database, but longer than the header of one\n" * 50)
     (tmp_path / "users.csv").write_text("id\n1\n")
     for words in (("migrate",), ("import", str(tmp_path))):
-        done = run_tastematch(*words, env={"DATABASE_URL": sqlite_address(path)})
+        done = tastematch(*words, env={"DATABASE_URL": sqlite_address(path)})
         assert done.returncode == 4
         assert done.stderr == (
             "tastematch: the database at DATABASE_URL cannot be used (the file is no database)\n"

@@ -1,12 +1,16 @@
 """`tastematch precompute` as a user types it."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
 from tests.worker.test_precompute import load_dataset, small_town
+
+Command = Callable[..., Done]
 
 
 @pytest.fixture
@@ -16,41 +20,41 @@ def env(database_url: str, tmp_path: Path) -> dict[str, str]:
     return settings
 
 
-def test_it_publishes_and_prints_the_manifest(env: dict[str, str]) -> None:
+def test_it_publishes_and_prints_the_manifest(tastematch: Command, env: dict[str, str]) -> None:
     done = run_tastematch("precompute", "--json", env=env)
     assert done.returncode == 0, done.stderr
     manifest = json.loads(done.stdout)
     assert manifest["state"] == "active"
     assert manifest["counts"]["users"] == 3
-    again = json.loads(run_tastematch("precompute", "--json", env=env).stdout)
+    again = json.loads(tastematch("precompute", "--json", env=env).stdout)
     assert again["version"] > manifest["version"]
     assert again["checksums"] == manifest["checksums"]
 
 
-def test_without_activation_it_is_held(env: dict[str, str]) -> None:
-    done = run_tastematch("precompute", "--no-activate", "--json", env=env)
+def test_without_activation_it_is_held(tastematch: Command, env: dict[str, str]) -> None:
+    done = tastematch("precompute", "--no-activate", "--json", env=env)
     assert json.loads(done.stdout)["state"] == "held"
 
 
-def test_the_plan_is_printed(env: dict[str, str]) -> None:
-    plan = json.loads(run_tastematch("precompute", "--plan", "--json", env=env).stdout)
+def test_the_plan_is_printed(tastematch: Command, env: dict[str, str]) -> None:
+    plan = json.loads(tastematch("precompute", "--plan", "--json", env=env).stdout)
     assert plan["counts"] == {"users": 3, "restaurants": 6, "orders": 7}
     assert plan["peak_mb"] > 0
     assert plan["store_bytes"] > 0
-    shown = run_tastematch("precompute", "--plan", env=env).stdout
+    shown = tastematch("precompute", "--plan", env=env).stdout
     assert "predicted peak memory" in shown
 
 
-def test_failures_are_one_line(tmp_path: Path, sqlite_url: str) -> None:
+def test_failures_are_one_line(tastematch: Command, tmp_path: Path, sqlite_url: str) -> None:
     env = {"DATABASE_URL": sqlite_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "data")}
-    empty = run_tastematch("precompute", env=env)
+    empty = tastematch("precompute", env=env)
     assert empty.returncode == 1
     assert empty.stderr.count("\n") == 1
     assert "no active restaurants" in empty.stderr
 
     env["DATABASE_URL"] = "postgres://u:secret@127.0.0.1:1/shop"
     for words in (["precompute"], ["precompute", "--plan"]):
-        away = run_tastematch(*words, env=env)
+        away = tastematch(*words, env=env)
         assert away.returncode == 4
         assert away.stderr.count("\n") == 1
         assert "secret" not in away.stderr

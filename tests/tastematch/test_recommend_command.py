@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,8 +21,12 @@ from tests.api.running import (
     SPEC,
     UNKNOWN,
 )
+from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
 from tests.services.snapshots import publish_snapshot
+
+Command = Callable[..., Done]
+Recommend = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +38,30 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-def recommend(settings: Settings, *words: str) -> str:
-    done = run_tastematch("recommend", *words, env={"TASTEMATCH_DATA_DIR": str(settings.data_dir)})
-    assert (done.returncode, done.stderr) == (0, "")
-    return done.stdout
+@pytest.fixture
+def recommend(settings: Settings, tastematch: Command) -> Recommend:
+    def run(*words: str) -> str:
+        done = tastematch("recommend", *words, env=environment(settings.data_dir))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    return run
+
+
+def environment(data_dir: Path) -> dict[str, str]:
+    return {"TASTEMATCH_DATA_DIR": str(data_dir)}
 
 
 def test_prints_an_id_a_line(settings: Settings) -> None:
-    lines = recommend(settings, "--user", str(PERSONAL)).splitlines()
+    words = ("recommend", "--user", str(PERSONAL))
+    done = run_tastematch(*words, env=environment(settings.data_dir))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
     assert lines == [str(i) for i in (BEYOND_JAVASCRIPT, *OSAKA[:19])]
 
 
-def test_prints_names(settings: Settings) -> None:
-    lines = recommend(settings, "--user", str(PERSONAL), "--limit", "2", "--names").splitlines()
+def test_prints_names(recommend: Recommend) -> None:
+    lines = recommend("--user", str(PERSONAL), "--limit", "2", "--names").splitlines()
     assert lines == [
         f"{BEYOND_JAVASCRIPT}  Restaurant {BEYOND_JAVASCRIPT}, Ramen",
         "101  Restaurant 101, Ramen, Osaka",
@@ -63,48 +79,52 @@ def test_prints_names(settings: Settings) -> None:
     ],
 )
 def test_prints_one_document(
-    settings: Settings, user: int, list_name: str, source: str, ids: list[int]
+    recommend: Recommend, user: int, list_name: str, source: str, ids: list[int]
 ) -> None:
     words = ("--user", str(user), "--list", list_name, "--limit", "3", "--json")
-    document = json.loads(recommend(settings, *words))
+    document = json.loads(recommend(*words))
     assert document["ids"] == ids
     assert document["source"] == source
     assert document["list"] == list_name
     assert document["user_id"] == user
     assert {"snapshot_version", "metadata_version"} <= set(document)
-    named = json.loads(recommend(settings, *words, "--names"))
+    named = json.loads(recommend(*words, "--names"))
     assert [restaurant["id"] for restaurant in named["restaurants"]] == ids
 
 
-def test_lists_are_longer_than_a_page_of_the_api(settings: Settings) -> None:
-    lines = recommend(settings, "--user", str(UNKNOWN), "--limit", "200").splitlines()
+def test_lists_are_longer_than_a_page_of_the_api(recommend: Recommend) -> None:
+    lines = recommend("--user", str(UNKNOWN), "--limit", "200").splitlines()
     assert lines == [str(i) for i in POPULAR]
 
 
-def test_leaves_nothing_in_the_data_folder(settings: Settings) -> None:
-    recommend(settings, "--user", "1")
+def test_leaves_nothing_in_the_data_folder(settings: Settings, recommend: Recommend) -> None:
+    recommend("--user", "1")
     assert not settings.snapshots_dir.exists()
 
 
 @pytest.mark.parametrize(
     "words", [(), ("--user", "-1"), ("--user", "x"), ("--user", str(2**63)), ("--user", "1.0")]
 )
-def test_a_wrong_call_is_a_usage_error(settings: Settings, words: tuple[str, ...]) -> None:
-    done = run_tastematch("recommend", *words, env={"TASTEMATCH_DATA_DIR": str(settings.data_dir)})
+def test_a_wrong_call_is_a_usage_error(
+    settings: Settings, tastematch: Command, words: tuple[str, ...]
+) -> None:
+    done = tastematch("recommend", *words, env=environment(settings.data_dir))
     assert done.returncode == 2
 
 
-def test_without_a_snapshot_it_says_so(tmp_path: Path) -> None:
-    done = run_tastematch("recommend", "--user", "1", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
+def test_without_a_snapshot_it_says_so(tastematch: Command, tmp_path: Path) -> None:
+    done = tastematch("recommend", "--user", "1", env=environment(tmp_path))
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["tastematch: no snapshot has been published yet"]
 
 
-def test_without_a_store_it_exits_with_4(settings: Settings, tmp_path: Path) -> None:
+def test_without_a_store_it_exits_with_4(
+    settings: Settings, tastematch: Command, tmp_path: Path
+) -> None:
     broken = tmp_path / "data"
     shutil.copytree(settings.data_dir, broken)
     shutil.rmtree(broken / "store")
     (broken / "store").write_text("no folder")
-    done = run_tastematch("recommend", "--user", "1", env={"TASTEMATCH_DATA_DIR": str(broken)})
+    done = tastematch("recommend", "--user", "1", env=environment(broken))
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -14,10 +14,12 @@ import pytest
 
 from shared.settings import load_settings
 from tests.services.children import unused_port
+from tests.services.in_process import Done
 from tests.services.processes import Serving, run_tastematch, start_serve
 from tests.worker.shop import Shop
 
-Output = CompletedProcess[str]
+Output = CompletedProcess[str] | Done
+Trigger = Callable[..., Done]
 
 
 @pytest.fixture
@@ -32,8 +34,12 @@ def api(shop: Shop) -> Iterator[Serving]:
         yield serving
 
 
-def trigger(shop: Shop, url: str, *words: str) -> Output:
-    return run_tastematch("trigger", "--url", url, *words, env=shop.env)
+@pytest.fixture
+def trigger(tastematch: Callable[..., Done]) -> Trigger:
+    def run(shop: Shop, url: str, *words: str) -> Done:
+        return tastematch("trigger", "--url", url, *words, env=shop.env)
+
+    return run
 
 
 def token_of(shop: Shop, kind: str) -> str:
@@ -53,8 +59,10 @@ def assert_one_line(output: Output, *, status: int, says: str) -> None:
 # --- triggering -------------------------------------------------------------------------------
 
 
-def test_it_prints_the_job_and_joins_the_one_that_waits(shop: Shop, api: Serving) -> None:
-    first = trigger(shop, api.url)
+def test_it_prints_the_job_and_joins_the_one_that_waits(
+    trigger: Trigger, shop: Shop, api: Serving
+) -> None:
+    first = run_tastematch("trigger", "--url", api.url, env=shop.env)
     second = trigger(shop, api.url)
     document = json.loads(trigger(shop, api.url, "--json").stdout)
 
@@ -66,9 +74,9 @@ def test_it_prints_the_job_and_joins_the_one_that_waits(shop: Shop, api: Serving
 
 
 def test_without_an_address_it_asks_this_machine_at_the_port_of_the_settings(
-    shop: Shop, api: Serving
+    tastematch: Callable[..., Done], shop: Shop, api: Serving
 ) -> None:
-    output = run_tastematch("trigger", env=shop.env | {"PORT": str(api.port)})
+    output = tastematch("trigger", env=shop.env | {"PORT": str(api.port)})
     assert output.returncode == 0
     assert len(shop.jobs()) == 1
 
@@ -87,7 +95,9 @@ def test_with_address_and_token_it_needs_no_settings(
 # --- waiting ----------------------------------------------------------------------------------
 
 
-def test_waiting_ends_with_the_success_of_the_job(shop: Shop, api: Serving) -> None:
+def test_waiting_ends_with_the_success_of_the_job(
+    trigger: Trigger, shop: Shop, api: Serving
+) -> None:
     shop.started_worker()
     output = trigger(shop, api.url, "--wait", "--json")
     job = json.loads(output.stdout)
@@ -96,7 +106,9 @@ def test_waiting_ends_with_the_success_of_the_job(shop: Shop, api: Serving) -> N
     assert job["id"] == shop.jobs()[0].id
 
 
-def test_waiting_ends_with_the_failure_of_the_job(shop: Shop, api: Serving) -> None:
+def test_waiting_ends_with_the_failure_of_the_job(
+    trigger: Trigger, shop: Shop, api: Serving
+) -> None:
     shop.started_worker("--error", "the store is full")
     output = trigger(shop, api.url, "--wait")
     (job,) = shop.jobs()
@@ -105,7 +117,7 @@ def test_waiting_ends_with_the_failure_of_the_job(shop: Shop, api: Serving) -> N
     assert output.stderr == f"tastematch: job {job.id} failed: the store is full\n"
 
 
-def test_waiting_has_an_end(shop: Shop, api: Serving) -> None:
+def test_waiting_has_an_end(trigger: Trigger, shop: Shop, api: Serving) -> None:
     output = trigger(shop, api.url, "--wait", "--timeout", "0.5")
     assert_one_line(output, status=1, says="is still queued after the time-out")
 
@@ -116,7 +128,11 @@ def test_an_api_that_restarts_meanwhile_is_waited_for(shop: Shop) -> None:
     url = f"http://127.0.0.1:{port}"
     with start_serve(env=shop.env, port=port):
         waiting = threading.Thread(
-            target=lambda: outputs.append(trigger(shop, url, "--wait", "--timeout", "60"))
+            target=lambda: outputs.append(
+                run_tastematch(
+                    *("trigger", "--url", url, "--wait", "--timeout", "60"), env=shop.env
+                )
+            )
         )
         waiting.start()
         shop.until_queued()
@@ -129,19 +145,21 @@ def test_an_api_that_restarts_meanwhile_is_waited_for(shop: Shop) -> None:
 # --- refusals ---------------------------------------------------------------------------------
 
 
-def test_a_wrong_token_is_one_line(shop: Shop, api: Serving) -> None:
+def test_a_wrong_token_is_one_line(trigger: Trigger, shop: Shop, api: Serving) -> None:
     output = trigger(shop, api.url, "--token", "wrong-horse")
     assert_one_line(output, status=1, says="refused with 401: ")
     assert "wrong-horse" not in output.stderr
 
 
-def test_a_token_that_may_not_trigger_is_one_line(shop: Shop, api: Serving) -> None:
+def test_a_token_that_may_not_trigger_is_one_line(
+    trigger: Trigger, shop: Shop, api: Serving
+) -> None:
     output = trigger(shop, api.url, "--token", token_of(shop, "viewer"))
     assert_one_line(output, status=1, says="refused with 403: ")
     assert shop.jobs() == []
 
 
-def test_a_queue_that_is_away_is_one_line(shop: Shop) -> None:
+def test_a_queue_that_is_away_is_one_line(trigger: Trigger, shop: Shop) -> None:
     shop.redis_url = f"redis://127.0.0.1:{unused_port()}/0"
     with start_serve(env=shop.env) as api:
         output = trigger(shop, api.url)
@@ -150,7 +168,7 @@ def test_a_queue_that_is_away_is_one_line(shop: Shop) -> None:
     assert shop.jobs() == []
 
 
-def test_an_api_that_is_away_is_one_line(shop: Shop) -> None:
+def test_an_api_that_is_away_is_one_line(trigger: Trigger, shop: Shop) -> None:
     address = f"127.0.0.1:{unused_port()}"
     output = trigger(shop, f"http://somebody:secret@{address}")
     assert_one_line(output, status=4, says=f"the API at http://{address} does not answer")
@@ -169,8 +187,8 @@ def test_an_api_that_is_away_is_one_line(shop: Shop) -> None:
         ["now"],
     ],
 )
-def test_wrong_usage(shop: Shop, words: Sequence[str]) -> None:
-    output = run_tastematch("trigger", *words, env=shop.env)
+def test_wrong_usage(tastematch: Callable[..., Done], shop: Shop, words: Sequence[str]) -> None:
+    output = tastematch("trigger", *words, env=shop.env)
     assert output.returncode == 2, output
     assert "Traceback" not in output.stderr
 
@@ -213,12 +231,12 @@ def answering(
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", b"{}", b"[]", b"null", b"\xff"])
-def test_another_program_is_one_line(shop: Shop, body: bytes) -> None:
+def test_another_program_is_one_line(trigger: Trigger, shop: Shop, body: bytes) -> None:
     with answering(200, body) as (url, _):
         assert_one_line(trigger(shop, url), status=1, says="is not TasteMatch")
 
 
-def test_a_token_is_not_carried_to_where_a_redirect_points(shop: Shop) -> None:
+def test_a_token_is_not_carried_to_where_a_redirect_points(trigger: Trigger, shop: Shop) -> None:
     with answering(200, b"{}") as (other, tokens):
         with answering(302, b"", {"Location": f"{other}/api/jobs/precompute"}) as (url, _):
             output = trigger(shop, url)
@@ -226,7 +244,7 @@ def test_a_token_is_not_carried_to_where_a_redirect_points(shop: Shop) -> None:
     assert tokens == []
 
 
-def test_what_a_refusal_says_cannot_write_on_the_terminal(shop: Shop) -> None:
+def test_what_a_refusal_says_cannot_write_on_the_terminal(trigger: Trigger, shop: Shop) -> None:
     body = json.dumps({"detail": "no\n\x1b[2Jthing"}).encode()
     with answering(400, body) as (url, _):
         assert_one_line(trigger(shop, url), status=1, says="refused with 400: no [2Jthing")

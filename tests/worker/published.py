@@ -1,4 +1,4 @@
-"""Runs a precompute as its own process and opens what it published."""
+"""Runs a precompute, in a process of its own or in the test's, and opens what it published."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,9 @@ from shared.snapshot.format import (
 )
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.opening import open_store
+from shared.snapshot.store import State
+from worker.precompute import precompute
+from worker.progress import Progress, Tell
 
 HOME = Path(__file__).resolve().parents[2]
 
@@ -69,6 +73,19 @@ def start_precompute(env: Mapping[str, str], *arguments: str) -> subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+    )
+
+
+def precompute_here(
+    env: Mapping[str, str], *, tell: Tell = lambda event: None
+) -> tuple[Manifest, State]:
+    """Computes in the test's own process, for the many cases that look at the lists alone."""
+    return precompute(
+        load_settings(env),
+        now=datetime.now(UTC),
+        activate=True,
+        check=lambda: None,
+        progress=Progress(tell),
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import brotli
 import pytest
@@ -22,7 +23,13 @@ from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFEREN
 from tastematch.dataset import open_dataset
 from tastematch.importer import import_dataset
 from tests.services.datasets import two_tastes_dataset, write_dataset
-from tests.worker.published import Published, open_published, run_precompute, start_precompute
+from tests.worker.published import (
+    Published,
+    open_published,
+    precompute_here,
+    run_precompute,
+    start_precompute,
+)
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 
@@ -44,10 +51,9 @@ def published(env: Env, tmp_path: Path) -> Callable[[Path], Published]:
 
     def run(folder: Path) -> Published:
         load_dataset(env, folder)
-        outcome = run_precompute(env)
-        assert outcome.exit_status == 0, outcome.log
-        assert outcome.last["state"] == "active"
-        return open_published(env, tmp_path / "parts" / outcome.last["manifest"]["version"])
+        manifest, state = precompute_here(env)
+        assert state == "active"
+        return open_published(env, tmp_path / "parts" / manifest.version)
 
     return run
 
@@ -146,7 +152,7 @@ def test_renaming_users_renames_their_lists(env: Env, tmp_path: Path) -> None:
         )
         execute(env, "DELETE FROM orders", "DELETE FROM users")
         load_dataset(env, towns.folder)
-        assert run_precompute(env).exit_status == 0
+        precompute_here(env)
         found = open_published(env, tmp_path / f"parts{turn}")
         lists.append([found.lists[u] for u in (*towns.ramen_users, *towns.taco_users)])
     assert lists[0] == lists[1]
@@ -155,7 +161,7 @@ def test_renaming_users_renames_their_lists(env: Env, tmp_path: Path) -> None:
 def test_inactive_restaurants_are_nowhere_and_come_back(env: Env, tmp_path: Path) -> None:
     load_dataset(env, small_town(tmp_path / "set"))
     execute(env, "UPDATE restaurants SET is_active = false WHERE id = 2")
-    assert run_precompute(env).exit_status == 0
+    precompute_here(env)
     found = open_published(env, tmp_path / "without")
     everywhere = [*found.popular.values(), *found.similar.values()]
     everywhere += [ids for lists in found.lists.values() for ids in lists]
@@ -164,7 +170,7 @@ def test_inactive_restaurants_are_nowhere_and_come_back(env: Env, tmp_path: Path
     assert 2 not in found.restaurants
 
     execute(env, "UPDATE restaurants SET is_active = true WHERE id = 2")
-    assert run_precompute(env).exit_status == 0
+    precompute_here(env)
     again = open_published(env, tmp_path / "with")
     assert 2 in again.lists[1][2]
     assert again.manifest.metadata_version != found.manifest.metadata_version
@@ -177,7 +183,7 @@ def test_preferences_decide_for_users_without_orders(env: Env, tmp_path: Path) -
         "INSERT INTO preferences (user_id, cuisines, price_ranges, city)"
         """ VALUES (3, '["thai"]', '[]', 'Leipzig'), (1, '["pizza"]', '[]', NULL)""",
     )
-    assert run_precompute(env).exit_status == 0
+    precompute_here(env)
     found = open_published(env, tmp_path / "parts")
     assert found.sources == {1: SOURCE_PERSONAL, 2: SOURCE_PERSONAL, 3: SOURCE_PREFERENCES}
     assert set(found.lists[3][0]) == {1, 3}
@@ -216,7 +222,7 @@ def test_equal_data_make_equal_parts_on_both_databases(
             "HOME": str(tmp_path),
         }
         load_dataset(env, folder)
-        assert run_precompute(env).exit_status == 0
+        precompute_here(env)
         parts.append(open_published(env, tmp_path / f"parts{number}").parts)
     assert parts[0] == parts[1] == parts[2]
 
@@ -231,6 +237,7 @@ def test_manifest_tells_what_was_read_and_left_out(env: Env, tmp_path: Path) -> 
     )
     outcome = run_precompute(env)
     assert outcome.exit_status == 0, outcome.log
+    assert {event["event"] for event in outcome.events[:-1]} == {"progress"}
     manifest = outcome.last["manifest"]
     assert manifest["counts"]["users"] == 3
     assert manifest["counts"]["orders"] == 7
@@ -251,8 +258,9 @@ def test_manifest_tells_what_was_read_and_left_out(env: Env, tmp_path: Path) -> 
 
 def test_progress_never_goes_back(env: Env, tmp_path: Path) -> None:
     load_dataset(env, small_town(tmp_path / "set"))
-    outcome = run_precompute(env)
-    told = [event["progress"] for event in outcome.events if event["event"] == "progress"]
+    events: list[dict[str, Any]] = []
+    precompute_here(env, tell=events.append)
+    told = [event["progress"] for event in events]
     assert told == sorted(told)
     assert 0 <= told[0] <= told[-1] <= 1
 
@@ -300,26 +308,25 @@ def test_an_empty_database_is_refused_with_a_reason(env: Env) -> None:
 
 def test_not_activated_is_held(env: Env, tmp_path: Path) -> None:
     load_dataset(env, small_town(tmp_path / "set"))
-    first = run_precompute(env).last["manifest"]["version"]
+    first, _ = precompute_here(env)
     held = run_precompute(env, "--no-activate").last
     assert held["state"] == "held"
-    assert open_published(env, tmp_path / "parts").manifest.version == first
+    assert open_published(env, tmp_path / "parts").manifest.version == first.version
 
 
 def test_a_damaged_pointer_is_set_anew(env: Env, tmp_path: Path) -> None:
     load_dataset(env, small_town(tmp_path / "set"))
-    assert run_precompute(env).last["state"] == "active"
+    assert precompute_here(env)[1] == "active"
     database = Path(env["TASTEMATCH_DATA_DIR"]) / "store" / "cache.db"
     with closing(sqlite3.connect(database)) as connection, connection:
         connection.execute(
             "UPDATE Cache SET value = x'00' WHERE key = 'tastematch:snapshot:pointer'"
         )
 
-    repaired = run_precompute(env).last
+    repaired, state = precompute_here(env)
 
-    assert repaired["state"] == "active"
-    found = open_published(env, tmp_path / "parts").manifest
-    assert found.version == repaired["manifest"]["version"]
+    assert state == "active"
+    assert open_published(env, tmp_path / "parts").manifest.version == repaired.version
 
 
 def test_the_child_ends_when_its_parent_does(env: Env, tmp_path: Path) -> None:
@@ -337,7 +344,7 @@ def test_scratch_of_killed_runs_is_swept(env: Env, tmp_path: Path) -> None:
     left = Path(env["TASTEMATCH_DATA_DIR"]) / "scratch" / "999999999-left"
     left.mkdir(parents=True)
     (left / "lists").write_bytes(b"half")
-    assert run_precompute(env).exit_status == 0
+    precompute_here(env)
     assert list(left.parent.iterdir()) == []
 
 
