@@ -6,6 +6,8 @@ Restaurants are slices of the mapped metadata, so they are the very bytes that
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from api.evidence import Reason, reasons_of
 from api.local_snapshot import LocalSnapshot
 from api.serving import Served
@@ -19,19 +21,21 @@ _DOCUMENT = (
 
 def detailed_body(snapshot: LocalSnapshot, served: Served, *, list_name: str) -> bytes:
     """The JSON document. It depends on snapshot and user alone, as its ETag says."""
-    reasons = reasons_of(snapshot, served)
-    items = [
-        _item(snapshot, ordinal, segment.source, reasons[ordinal])
-        for segment in served.segments
-        for ordinal in segment.ordinals
-    ]
     return _DOCUMENT % (
-        b",".join(items),
+        b",".join(detailed_items(snapshot, served)),
         list_name.encode(),
         snapshot.version_text,
         snapshot.metadata_version_text,
         snapshot.created_at_text,
     )
+
+
+def detailed_items(snapshot: LocalSnapshot, served: Served) -> Iterator[bytes]:
+    """The JSON object of each restaurant of the list."""
+    reasons = reasons_of(snapshot, served)
+    for segment in served.segments:
+        for ordinal in segment.ordinals:
+            yield _item(snapshot, ordinal, segment.source, reasons[ordinal])
 
 
 def _item(snapshot: LocalSnapshot, ordinal: int, source: str, reason: Reason) -> bytes:

@@ -132,6 +132,7 @@ DETAILED_LIST = json_response(
                                         "preference",
                                         "popular-in-city",
                                         "popular",
+                                        "new",
                                     ],
                                 },
                                 "restaurant_ids": {"type": "array", "items": _ID},

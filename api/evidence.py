@@ -1,20 +1,24 @@
 """Why a restaurant stands in a list: machine-readable evidence from the snapshot alone.
 
 `ordered-before` names the restaurant itself, `similar-to` up to three that the user ordered and
-whose similar ones include it. Where a personal choice leaves no such trace in the snapshot, the
-weaker statement that is true of it stands: popular in the user's city, or popular.
+that stand in its similar ones, or have it in theirs. Where a personal choice leaves no such
+trace in the snapshot, what everyone's lists say of it stands: popular in the user's city,
+popular, or new; each is said of what leads that list. Of a restaurant that leads none of them
+the weakest is said: popularity is part of every personal choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator, Sequence
 from typing import NamedTuple
 
 from api.local_snapshot import LocalSnapshot
 from api.serving import Served
+from shared.snapshot.format import EVERYWHERE, NO_CITY
 
 MAX_NAMED = 3
 MAX_CONSULTED = 100  # ordered restaurants whose similar ones are looked through, the first ones
+MAX_LEADING = 200  # of a list of everyone, never more than its first half
 
 
 class Reason(NamedTuple):
@@ -22,38 +26,68 @@ class Reason(NamedTuple):
     ordinals: tuple[int, ...] = ()
 
 
+POPULAR_IN_CITY = Reason("popular-in-city")
+POPULAR = Reason("popular")
+PREFERENCE = Reason("preference")
+NEW = Reason("new")
+
+_OF_SOURCE = {"popular-city": POPULAR_IN_CITY, "popular": POPULAR, "preferences": PREFERENCE}
+
+
 def reasons_of(snapshot: LocalSnapshot, served: Served) -> dict[int, Reason]:
     """A reason for each ordinal of the list."""
-    ordered = set(served.lists.order_again)
-    similar_to = _similar_to(snapshot, served, set(served.ordinals) - ordered)
     reasons: dict[int, Reason] = {}
     for segment in served.segments:
-        for ordinal in segment.ordinals:
-            if segment.source == "popular-city":
-                reason = Reason("popular-in-city")
-            elif segment.source == "popular":
-                reason = Reason("popular")
-            elif segment.source == "preferences":
-                reason = Reason("preference")
-            elif ordinal in ordered:
-                reason = Reason("ordered-before", (ordinal,))
-            elif ordinal in similar_to:
-                reason = Reason("similar-to", tuple(similar_to[ordinal]))
-            else:
-                is_local = served.city and snapshot.restaurants.cities[ordinal] == served.city
-                reason = Reason("popular-in-city" if is_local else "popular")
-            reasons[ordinal] = reason
+        if segment.source in _OF_SOURCE:
+            reasons.update(dict.fromkeys(segment.ordinals, _OF_SOURCE[segment.source]))
+        else:
+            reasons.update(_personal(snapshot, served, segment.ordinals))
     return reasons
+
+
+def _personal(
+    snapshot: LocalSnapshot, served: Served, ordinals: Sequence[int]
+) -> Iterator[tuple[int, Reason]]:
+    ordered = {own: place for place, own in enumerate(served.lists.order_again)}
+    similar_to = _similar_to(snapshot, served, set(ordinals) - ordered.keys())
+    leading: list[tuple[Reason, set[int]]] | None = None
+    for ordinal in ordinals:
+        if ordinal in ordered:
+            yield ordinal, Reason("ordered-before", (ordinal,))
+            continue
+        named = similar_to.get(ordinal, set())
+        named.update(own for own in snapshot.similar.row(ordinal) if own in ordered)
+        if named:
+            first = sorted(named, key=ordered.__getitem__)[:MAX_NAMED]
+            yield ordinal, Reason("similar-to", tuple(first))
+            continue
+        if leading is None:
+            leading = _leading(snapshot, served.city)
+        is_local = served.city != NO_CITY and snapshot.restaurants.cities[ordinal] == served.city
+        weakest = POPULAR_IN_CITY if is_local else POPULAR
+        yield ordinal, next((reason for reason, led in leading if ordinal in led), weakest)
 
 
 def _similar_to(
     snapshot: LocalSnapshot, served: Served, wanted: Collection[int]
-) -> dict[int, list[int]]:
-    found: dict[int, list[int]] = {}
+) -> dict[int, set[int]]:
+    """The ordered ones that have a wanted one among their similar ones."""
+    found: dict[int, set[int]] = {}
     for own in served.lists.order_again[:MAX_CONSULTED]:
         for ordinal in snapshot.similar.row(own):
             if ordinal in wanted:
-                named = found.setdefault(ordinal, [])
-                if len(named) < MAX_NAMED:
-                    named.append(own)
+                found.setdefault(ordinal, set()).add(own)
     return found
+
+
+def _leading(snapshot: LocalSnapshot, city: int) -> list[tuple[Reason, set[int]]]:
+    """What leads the lists of everyone, the strongest statement first."""
+    rows = [(POPULAR, snapshot.popular.row(EVERYWHERE))]
+    new = snapshot.rankings.get("new")
+    if new is not None:
+        rows.append((NEW, new.row(EVERYWHERE)))
+    if city != NO_CITY:
+        rows.insert(0, (POPULAR_IN_CITY, snapshot.popular.row(city)))
+        if new is not None:
+            rows.append((NEW, new.row(city)))
+    return [(reason, set(row[: min(MAX_LEADING, (len(row) + 1) // 2)])) for reason, row in rows]

@@ -26,6 +26,7 @@ EXIT_INTERRUPTED = 130
 _COMMANDS = {
     "config": "the effective settings with their source",
     "evaluate": "measures ranking quality on held-out orders",
+    "explain": "a user's lists with the reason for each restaurant",
     "import": "imports a data set folder",
     "migrate": "brings the database to the newest schema",
     "precompute": "computes and publishes one snapshot",

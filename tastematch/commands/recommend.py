@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
-from shared.errors import SnapshotDamaged, SnapshotUnavailable, SnapshotUnsupported
 from shared.parsing import MAX_ID
-from shared.settings import Settings, load_settings
-
-if TYPE_CHECKING:
-    from api.local_snapshot import LocalSnapshot
+from shared.settings import load_settings
+from tastematch.active_snapshot import active_snapshot
 
 LISTS = ("for_you", "discover", "order_again")
 MAX_LIMIT = 200
@@ -43,7 +36,7 @@ def command(user_id: int, list_name: str, limit: int, names: bool, as_json: bool
 
     from api.serving import serve
 
-    with _active_snapshot(load_settings()) as snapshot:
+    with active_snapshot(load_settings()) as snapshot:
         served = serve(snapshot, user_id, list_name=list_name, limit=limit)
         ids = [snapshot.restaurants.ids[ordinal] for ordinal in served.ordinals]
         restaurants = [orjson.loads(snapshot.projection(o)) for o in served.ordinals]
@@ -66,29 +59,3 @@ def command(user_id: int, list_name: str, limit: int, names: bool, as_json: bool
     else:
         for restaurant_id in ids:
             click.echo(restaurant_id)
-
-
-@contextlib.contextmanager
-def _active_snapshot(settings: Settings) -> Iterator[LocalSnapshot]:
-    """The version the store points to: the API's copy of it, or one of our own for a moment.
-
-    Raises StoreUnavailable, SnapshotUnavailable, SnapshotDamaged, SnapshotUnsupported.
-    """
-    from api.local_copies import fetch, open_verified
-    from shared.snapshot.opening import open_store
-
-    store = open_store(settings)
-    try:
-        version = store.pointer().version
-        if version is None:
-            raise SnapshotUnavailable("no snapshot has been published yet")
-        try:
-            snapshot = open_verified(settings.snapshots_dir / version, public_vary=b"")
-        except (OSError, SnapshotDamaged, SnapshotUnsupported):
-            with tempfile.TemporaryDirectory(prefix="tastematch-") as folder:
-                fetched = fetch(store, store.manifest(version), Path(folder))
-                yield open_verified(fetched, public_vary=b"")
-        else:
-            yield snapshot
-    finally:
-        store.close()
