@@ -100,6 +100,48 @@ async def test_similar_to_names_at_most_three_that_were_ordered(
     assert items[1]["reason"] == {"code": "popular", "restaurant_ids": []}
 
 
+async def test_similar_to_is_looked_for_in_both_directions(
+    settings: Settings, store: SnapshotStore
+) -> None:
+    user = UserSpec("personal", for_you=(8, 9), discover=(8, 9), order_again=(3, 1, 2))
+    spec = SnapshotSpec(
+        restaurants=dict.fromkeys(range(1, 10)),
+        users={5: user},
+        similar={8: (1, 7, 3), 2: (8,), 9: (7,)},
+    )
+    manifest = publish_snapshot(store, spec)
+    async with running(settings) as api:
+        await api.serves(manifest.version)
+        items = (await detailed(api, 5, list="discover", limit=2))["items"]
+    assert items[0]["reason"] == {"code": "similar-to", "restaurant_ids": [3, 1, 2]}
+    assert items[1]["reason"] == {"code": "popular", "restaurant_ids": []}
+
+
+async def test_what_leads_the_new_ones_and_no_popular_list_is_new(
+    settings: Settings, store: SnapshotStore
+) -> None:
+    chosen = (6, 12, 3, 9, 5)
+    user = UserSpec("personal", "Lima", for_you=chosen, discover=chosen)
+    spec = SnapshotSpec(
+        restaurants={i: "Lima" if i <= 6 else "Cusco" for i in range(1, 13)},
+        users={5: user},
+        popular=(1, 2, 3, 7, 8, 9, 4, 5, 6, 10, 11, 12),
+        new=(12, 6, 11, 10, 1, 2, 3, 4, 5, 7, 8, 9),
+    )
+    manifest = publish_snapshot(store, spec)
+    async with running(settings) as api:
+        await api.serves(manifest.version)
+        items = (await detailed(api, 5, limit=5))["items"]
+    assert {item["id"]: item["reason"]["code"] for item in items} == {
+        6: "new",
+        12: "new",
+        3: "popular-in-city",
+        9: "popular",
+        5: "popular-in-city",  # leads no list: the weakest that is true
+    }
+    assert all(item["reason"]["restaurant_ids"] == [] for item in items)
+
+
 async def test_names_with_every_kind_of_character_stay_whole(
     settings: Settings, store: SnapshotStore
 ) -> None:
