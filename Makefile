@@ -14,8 +14,10 @@ help: ## list the targets
 demo: $(VENV)/.demo ## install, import the sample data, precompute, serve until Ctrl-C
 	@$(BIN)/python -m tastematch.demo
 
+# Four processes on two cores, since many tests wait for something. pytest compiles the tests anew
+# at each start unless it may keep them.
 test: $(VENV)/.dev ## the whole test suite, against real services it starts itself
-	@$(BIN)/python -m pytest -n 2
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	$(BIN)/ruff format --check .

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -11,9 +12,11 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from sqlalchemy import text
 
 from shared.settings import load_settings
 from tests.services.children import unused_port
+from tests.services.databases import sqlite_address
 from tests.services.in_process import Done
 from tests.services.processes import Serving, run_tastematch, start_serve
 from tests.worker.shop import Shop
@@ -22,16 +25,37 @@ Output = CompletedProcess[str] | Done
 Trigger = Callable[..., Done]
 
 
+@pytest.fixture(scope="module")
+def open_shop(
+    sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Shop, Serving]]:
+    """One API for all tests that need no worker."""
+    folder = tmp_path_factory.mktemp("shop")
+    shutil.copyfile(sqlite_template, folder / "shop.db")
+    with contextlib.ExitStack() as stack:
+        shop = Shop(folder, sqlite_address(folder / "shop.db"), stack=stack)
+        yield shop, stack.enter_context(start_serve(env=shop.env))
+
+
 @pytest.fixture
-def shop(sqlite_url: str, tmp_path: Path) -> Iterator[Shop]:
+def shop(open_shop: tuple[Shop, Serving]) -> Shop:
+    """A shop without any job."""
+    shop, _ = open_shop
+    with shop.engine() as engine, engine.begin() as connection:
+        connection.execute(text("DELETE FROM jobs"))
+    return shop
+
+
+@pytest.fixture
+def api(open_shop: tuple[Shop, Serving]) -> Serving:
+    return open_shop[1]
+
+
+@pytest.fixture
+def new_shop(sqlite_url: str, tmp_path: Path) -> Iterator[Shop]:
+    """A shop of the test's own, without an API."""
     with contextlib.ExitStack() as stack:
         yield Shop(tmp_path, sqlite_url, stack=stack)
-
-
-@pytest.fixture
-def api(shop: Shop) -> Iterator[Serving]:
-    with start_serve(env=shop.env) as serving:
-        yield serving
 
 
 @pytest.fixture
@@ -95,23 +119,21 @@ def test_with_address_and_token_it_needs_no_settings(
 # --- waiting ----------------------------------------------------------------------------------
 
 
-def test_waiting_ends_with_the_success_of_the_job(
-    trigger: Trigger, shop: Shop, api: Serving
-) -> None:
-    shop.started_worker()
-    output = trigger(shop, api.url, "--wait", "--json")
+def test_waiting_ends_with_the_success_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
+    with start_serve(env=new_shop.env) as api:
+        new_shop.started_worker()
+        output = trigger(new_shop, api.url, "--wait", "--json")
     job = json.loads(output.stdout)
     assert output.returncode == 0
     assert (job["state"], job["progress"]) == ("succeeded", 1)
-    assert job["id"] == shop.jobs()[0].id
+    assert job["id"] == new_shop.jobs()[0].id
 
 
-def test_waiting_ends_with_the_failure_of_the_job(
-    trigger: Trigger, shop: Shop, api: Serving
-) -> None:
-    shop.started_worker("--error", "the store is full")
-    output = trigger(shop, api.url, "--wait")
-    (job,) = shop.jobs()
+def test_waiting_ends_with_the_failure_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
+    with start_serve(env=new_shop.env) as api:
+        new_shop.started_worker("--error", "the store is full")
+        output = trigger(new_shop, api.url, "--wait")
+    (job,) = new_shop.jobs()
     assert output.returncode == 1
     assert output.stdout == f"job {job.id} failed\n"
     assert output.stderr == f"tastematch: job {job.id} failed: the store is full\n"
@@ -122,22 +144,22 @@ def test_waiting_has_an_end(trigger: Trigger, shop: Shop, api: Serving) -> None:
     assert_one_line(output, status=1, says="is still queued after the time-out")
 
 
-def test_an_api_that_restarts_meanwhile_is_waited_for(shop: Shop) -> None:
+def test_an_api_that_restarts_meanwhile_is_waited_for(new_shop: Shop) -> None:
     outputs: list[Output] = []
     port = unused_port()
     url = f"http://127.0.0.1:{port}"
-    with start_serve(env=shop.env, port=port):
+    with start_serve(env=new_shop.env, port=port):
         waiting = threading.Thread(
             target=lambda: outputs.append(
                 run_tastematch(
-                    *("trigger", "--url", url, "--wait", "--timeout", "60"), env=shop.env
+                    *("trigger", "--url", url, "--wait", "--timeout", "60"), env=new_shop.env
                 )
             )
         )
         waiting.start()
-        shop.until_queued()
-    with start_serve(env=shop.env, port=port):
-        shop.started_worker()
+        new_shop.until_queued()
+    with start_serve(env=new_shop.env, port=port):
+        new_shop.started_worker()
         waiting.join(60)
     assert [output.returncode for output in outputs] == [0], outputs
 
@@ -159,13 +181,13 @@ def test_a_token_that_may_not_trigger_is_one_line(
     assert shop.jobs() == []
 
 
-def test_a_queue_that_is_away_is_one_line(trigger: Trigger, shop: Shop) -> None:
-    shop.redis_url = f"redis://127.0.0.1:{unused_port()}/0"
-    with start_serve(env=shop.env) as api:
-        output = trigger(shop, api.url)
+def test_a_queue_that_is_away_is_one_line(trigger: Trigger, new_shop: Shop) -> None:
+    new_shop.redis_url = f"redis://127.0.0.1:{unused_port()}/0"
+    with start_serve(env=new_shop.env) as api:
+        output = trigger(new_shop, api.url)
     assert_one_line(output, status=4, says="cannot take the job now: ")
     assert "try again in" in output.stderr
-    assert shop.jobs() == []
+    assert new_shop.jobs() == []
 
 
 def test_an_api_that_is_away_is_one_line(trigger: Trigger, shop: Shop) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -51,6 +52,13 @@ class Shop:
     @property
     def settings(self) -> Settings:
         return load_settings(self.env)
+
+    @functools.cached_property
+    def _watching(self) -> Engine:
+        """Keeps its connection, since what waits for a job asks fifty times a second."""
+        engine = sync_engine(self.settings)
+        self.stack.callback(engine.dispose)
+        return engine
 
     @contextlib.contextmanager
     def engine(self) -> Iterator[Engine]:
@@ -118,11 +126,11 @@ class Shop:
             await queue.close()
 
     def read(self, job: Job) -> Job:
-        with self.engine() as engine, engine.connect() as connection:
+        with self._watching.connect() as connection:
             return records.get(connection, job.id)
 
     def jobs(self) -> list[Job]:
-        with self.engine() as engine, engine.connect() as connection:
+        with self._watching.connect() as connection:
             return list(records.newest(connection, limit=200))
 
     def until_state(self, job: Job, *states: str, seconds: float = 20) -> float:
