@@ -75,6 +75,17 @@ def _redis_url(value: str) -> str:
     return value
 
 
+def _dask_scheduler(value: str) -> str:
+    try:
+        parts = urlsplit(value)
+        is_valid = parts.scheme in ("tcp", "tls") and bool(parts.hostname) and bool(parts.port)
+    except ValueError:
+        is_valid = False
+    if not is_valid or value != f"{parts.scheme}://{parts.netloc}" or "@" in parts.netloc:
+        raise ValueError("must look like tcp://host:8786 or tls://host:8786")
+    return value
+
+
 def _cron(value: str) -> str:
     if value:
         try:
@@ -178,6 +189,18 @@ class Settings(BaseSettings):
     keep_snapshots: Annotated[int, Field(ge=1, le=50)] = Field(
         alias="TASTEMATCH_KEEP_SNAPSHOTS", default=3
     )
+
+    max_quality_drop: Annotated[float, Field(ge=0, le=1)] = Field(
+        alias="TASTEMATCH_MAX_QUALITY_DROP", default=0.2
+    )
+    cuisine_cap: Annotated[int, Field(ge=1, le=10)] = Field(
+        alias="TASTEMATCH_CUISINE_CAP", default=6
+    )
+    dask_scheduler: Annotated[
+        str | None,
+        BeforeValidator(_none_if_empty),
+        AfterValidator(lambda v: v and _dask_scheduler(v)),
+    ] = Field(alias="TASTEMATCH_DASK_SCHEDULER", default=None)
 
     db_pool_size: Annotated[int, Field(ge=1, le=100)] = Field(alias="DB_POOL_SIZE", default=4)
     db_max_overflow: Annotated[int, Field(ge=0, le=100)] = Field(alias="DB_MAX_OVERFLOW", default=2)

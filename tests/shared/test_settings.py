@@ -35,6 +35,9 @@ DOCUMENTED = {
     "TASTEMATCH_PRECOMPUTE_CRON": "0 * * * *",
     "TASTEMATCH_WORKER_MEMORY_MB": 512,
     "TASTEMATCH_KEEP_SNAPSHOTS": 3,
+    "TASTEMATCH_MAX_QUALITY_DROP": 0.2,
+    "TASTEMATCH_CUISINE_CAP": 6,
+    "TASTEMATCH_DASK_SCHEDULER": None,
     "DB_POOL_SIZE": 4,
     "DB_MAX_OVERFLOW": 2,
     "DB_POOL_TIMEOUT": 10,
@@ -122,6 +125,23 @@ WRONG = [
     ("TASTEMATCH_WORKER_MEMORY_MB", "TOPSECRET"),
     ("TASTEMATCH_WORKER_MEMORY_MB", "1"),
     ("TASTEMATCH_KEEP_SNAPSHOTS", "0"),
+    ("TASTEMATCH_MAX_QUALITY_DROP", "-0.1"),
+    ("TASTEMATCH_MAX_QUALITY_DROP", "1.01"),
+    ("TASTEMATCH_MAX_QUALITY_DROP", "nan"),
+    ("TASTEMATCH_MAX_QUALITY_DROP", "20%"),
+    ("TASTEMATCH_CUISINE_CAP", "0"),
+    ("TASTEMATCH_CUISINE_CAP", "11"),
+    ("TASTEMATCH_CUISINE_CAP", "2.5"),
+    ("TASTEMATCH_DASK_SCHEDULER", "TOPSECRET"),
+    ("TASTEMATCH_DASK_SCHEDULER", "TOPSECRET:8786"),
+    ("TASTEMATCH_DASK_SCHEDULER", "http://TOPSECRET:8786"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://TOPSECRET"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://:8786"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://TOPSECRET:0"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://TOPSECRET:99999"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://TOPSECRET@dask:8786"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://dask:8786/TOPSECRET"),
+    ("TASTEMATCH_DASK_SCHEDULER", "tcp://dask:8786?x=TOPSECRET"),
     ("TASTEMATCH_JWT_USER_CLAIM", ""),
     ("TASTEMATCH_JWT_MAX_LIFETIME_DAYS", "0"),
     ("TASTEMATCH_JWKS_FILE", "/TOPSECRET/keys.json"),
@@ -140,6 +160,18 @@ def test_a_wrong_value_names_its_variable_and_stays_untold(
     assert message.startswith(f"{variable}: ")
     assert "TOPSECRET" not in message
     assert "\n" not in message
+
+
+@pytest.mark.parametrize("address", ["tcp://dask:8786", "tls://[::1]:8786", "tcp://10.0.0.7:1"])
+def test_addresses_of_schedulers(tmp_path: Path, address: str) -> None:
+    settings = load(tmp_path, {"TASTEMATCH_DASK_SCHEDULER": address})
+
+    assert settings.dask_scheduler == address
+
+
+@pytest.mark.parametrize(("value", "number"), [("0", 0), ("0.05", 0.05), ("1", 1)])
+def test_limits_of_a_drop(tmp_path: Path, value: str, number: float) -> None:
+    assert load(tmp_path, {"TASTEMATCH_MAX_QUALITY_DROP": value}).max_quality_drop == number
 
 
 def test_origins_are_separated_by_commas(tmp_path: Path) -> None:
