@@ -1,8 +1,8 @@
 """Streams restaurants, users, preferences and orders out of the database in blocks of columns.
 
 One read transaction covers them all, so a snapshot shows one state of the data. Rows that cannot
-be used are left out and counted by reason. Never holds more than one block of rows as Python
-objects; what is returned whole is one number a user or restaurant.
+be used are left out and counted by reason. Never holds more than one block of rows; what is
+returned whole is one number a user or restaurant.
 """
 
 import math
@@ -20,6 +20,7 @@ from sqlalchemy import (
     Connection,
     Engine,
     Integer,
+    case,
     cast,
     column,
     func,
@@ -30,6 +31,7 @@ from sqlalchemy.dialects.postgresql import OID
 
 from shared.db.models import Order, Preferences, Restaurant, User
 from shared.parsing import MAX_ID
+from worker.id_columns import NO_DATE, order_columns, user_columns
 from worker.ranking.popularity import NO_CITY
 
 MAX_CITIES = 65_535
@@ -40,7 +42,7 @@ _PG_CLASS = table("pg_class", column("oid"), column("reltuples"))
 
 @dataclass(frozen=True, slots=True)
 class RestaurantRow:
-    """What the projection shows of a restaurant; `rating` is within 0-5 or None."""
+    """One restaurant; `rating` is within 0-5 or None. Both coordinates in degrees, or neither."""
 
     id: int
     name: str
@@ -48,6 +50,8 @@ class RestaurantRow:
     rating: float | None
     price_range: int | None
     city: str | None
+    latitude: float | None
+    longitude: float | None
     image_url: str | None
     is_active: bool
     created_seconds: int | None
@@ -115,6 +119,9 @@ def reading(engine: Engine) -> Iterator[Connection]:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
         with connection.begin():
+            if connection.dialect.name == "sqlite":
+                # The driver begins no transaction for reads: each would see a state of its own.
+                connection.exec_driver_sql("BEGIN")
             yield connection
 
 
@@ -129,6 +136,8 @@ def restaurants(
         Restaurant.rating,
         Restaurant.price_range,
         Restaurant.city,
+        Restaurant.latitude,
+        Restaurant.longitude,
         Restaurant.image_url,
         Restaurant.is_active,
         _epoch_seconds(connection, Restaurant.created_at).label("created_seconds"),
@@ -147,6 +156,7 @@ def restaurants(
                     _within(row.rating, 0, 5, "ratings out of range", skipped),
                     _within(row.price_range, 1, 4, "price ranges out of range", skipped),
                     row.city,
+                    *_place(row.latitude, row.longitude, skipped),
                     row.image_url,
                     bool(row.is_active),
                     row.created_seconds,
@@ -155,35 +165,42 @@ def restaurants(
 
 def users(connection: Connection, cities: Cities, *, block_rows: int) -> UserColumns:
     """Every user's id and city code."""
-    statement = select(User.id, User.city).where(User.id >= 0).order_by(User.id)
+    # A city stands beside thousands of users: its name is looked up once, not once a user.
+    codes: dict[str | None, int] = {}
+    named = select(User.city).where(User.city.is_not(None)).distinct()
+    for rows in _stream(connection, named, block_rows):
+        codes.update((row[0], code) for row in rows if (code := cities.find(row[0])) != NO_CITY)
     ids: list[NDArray[np.int64]] = []
-    codes: list[NDArray[np.uint16]] = []
-    for rows in _stream(connection, statement, block_rows):
-        ids.append(np.fromiter((row[0] for row in rows), np.int64, len(rows)))
-        codes.append(np.fromiter((cities.find(row[1]) for row in rows), np.uint16, len(rows)))
+    places: list[NDArray[np.uint16]] = []
+    for block in user_columns(connection, codes, block_rows=block_rows):
+        ids.append(block[0])
+        places.append(block[1].astype(np.uint16))
     return UserColumns(
         np.concatenate(ids) if ids else np.empty(0, np.int64),
-        np.concatenate(codes) if codes else np.empty(0, np.uint16),
+        np.concatenate(places) if places else np.empty(0, np.uint16),
     )
 
 
 def orders(
     connection: Connection, *, block_rows: int, now: datetime, skipped: Counter[str]
 ) -> Iterator[OrderBlock]:
-    """Orders in the table's own order; those dated more than a day after `now` are left out."""
-    seconds = _epoch_seconds(connection, Order.order_date)
+    """Orders in the table's own order; those dated more than a day after `now` are left out.
+
+    Blocks are as large as suits the database, in about the memory of `block_rows` rows as objects.
+    """
     latest = int((now + MAX_AHEAD).timestamp())
-    statement = select(Order.user_id, Order.restaurant_id, seconds)
-    for rows in _stream(connection, statement, block_rows):
-        block = np.array([tuple(row) for row in rows if row[2] is not None], np.int64)
-        skipped["orders without a date"] += len(rows) - len(block)
-        block = block.reshape(-1, 3)
-        is_past = block[:, 2] <= latest
-        ahead = len(block) - int(np.count_nonzero(is_past))
-        if ahead:
+    for users, restaurants, seconds in order_columns(connection, block_rows=block_rows):
+        is_dated = seconds != NO_DATE
+        is_past = seconds <= latest
+        undated = len(seconds) - int(np.count_nonzero(is_dated))
+        ahead = len(seconds) - int(np.count_nonzero(is_past))
+        if undated or ahead:
+            skipped["orders without a date"] += undated
             skipped["orders dated in the future"] += ahead
-            block = block[is_past]
-        yield OrderBlock(*np.ascontiguousarray(block.T))
+            is_usable = is_dated & is_past
+            yield OrderBlock(users[is_usable], restaurants[is_usable], seconds[is_usable])
+        else:
+            yield OrderBlock(users, restaurants, seconds)
 
 
 def tastes(connection: Connection, cities: Cities, *, block_rows: int) -> dict[int, Taste]:
@@ -226,7 +243,8 @@ def _epoch_seconds(connection: Connection, instant: Any) -> Any:
     """SQL for the whole seconds since 1970; None where the column holds no instant."""
     if connection.dialect.name == "sqlite":
         return cast(func.strftime("%s", instant), Integer)
-    return cast(func.floor(func.extract("epoch", instant)), BigInteger)
+    seconds = cast(func.floor(func.extract("epoch", instant)), BigInteger)
+    return case((func.isfinite(instant), seconds))
 
 
 def _stream(connection: Connection, statement: Any, block_rows: int) -> Iterator[Sequence[Any]]:
@@ -239,3 +257,17 @@ def _within(value: Any, low: float, high: float, reason: str, skipped: Counter[s
         return value
     skipped[reason] += 1
     return None
+
+
+def _place(
+    latitude: Any, longitude: Any, skipped: Counter[str]
+) -> tuple[float | None, float | None]:
+    """Both coordinates or neither: one alone says nothing."""
+    reason = "coordinates out of range"
+    if latitude is None or longitude is None:
+        return None, None
+    if _within(latitude, -90, 90, reason, skipped) is None:
+        return None, None
+    if _within(longitude, -180, 180, reason, skipped) is None:
+        return None, None
+    return float(latitude), float(longitude)
