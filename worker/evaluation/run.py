@@ -99,10 +99,12 @@ def evaluate(settings: Settings, choice: Choice, *, on_step: OnStep) -> dict[str
 def _ask(order: dict[str, Any], on_progress: Callable[[float], None]) -> Any:
     """Runs one child to its end and returns its answer."""
     on_progress(0.0)
+    # A session of its own: Ctrl-C reaches the caller alone, which then ends it in order.
     child = subprocess.Popen(  # noqa: S603 - our own module, no shell
         [sys.executable, "-m", "worker.evaluation.child", orjson.dumps(order).decode()],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        start_new_session=True,
     )
     assert child.stdin is not None
     assert child.stdout is not None
