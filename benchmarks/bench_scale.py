@@ -14,10 +14,6 @@ import contextlib
 import json
 import math
 import os
-import pwd
-import resource
-import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -28,12 +24,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psutil
 import psycopg2
 
-from benchmarks.shop_generator import Shop, Size, load_postgres
+from benchmarks.kept_postgres import kept_postgres
+from benchmarks.process_tree import (
+    Tree,
+    cpu_seconds,
+    ended_children_cpu_seconds,
+    process_tree,
+    resident_mb,
+)
+from benchmarks.shop_generator import Shop, Size
+from benchmarks.shop_loading import load_postgres
 from tests.services.postgres import PostgresServer
-from tests.services.postgres_binaries import copy_wheel, find_bin_folder, is_runnable
 from tests.services.redis import RedisServer
 
 HOME = Path(__file__).resolve().parent.parent
@@ -42,14 +45,6 @@ MAX_SECONDS = 180.0
 MAX_EXPONENT = 1.1
 SAMPLE_SECONDS = 0.05
 LOOK_SECONDS = 0.25
-STOP_SECONDS = 60.0
-SERVER_SETTINGS = {
-    "shared_buffers": "128MB",
-    "maintenance_work_mem": "256MB",
-    "max_wal_size": "4GB",
-    "wal_level": "minimal",
-    "max_wal_senders": "0",
-}
 
 
 @dataclass(slots=True)
@@ -75,7 +70,7 @@ def main() -> None:
         keep = options.keep or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="tastematch-bench-", dir="/tmp"))
         )
-        server = stack.enter_context(_postgres(keep))
+        server = stack.enter_context(kept_postgres(keep))
         redis_url = stack.enter_context(_redis(options.store))
         measured = []
         for size in sizes:
@@ -117,29 +112,6 @@ def _size(text: str) -> Size:
 
 
 # --- servers and shops ------------------------------------------------------------------------
-
-
-@contextlib.contextmanager
-def _postgres(keep: Path) -> Iterator[PostgresServer]:
-    """The tests' server on a data folder that outlives it."""
-    account = pwd.getpwnam("nobody") if os.geteuid() == 0 else None
-    binaries = find_bin_folder(account)
-    if not is_runnable(binaries, account):
-        binaries = copy_wheel(binaries, keep / "binaries", account)
-    server = PostgresServer(bin_folder=binaries, settings=SERVER_SETTINGS)
-    server.data_folder.rmdir()
-    server.data_folder = keep / "postgres"
-    server.data_folder.mkdir(parents=True, exist_ok=True)
-    if account is not None:
-        keep.chmod(0o711)
-        for folder in (server.data_folder, server.folder):
-            os.chown(folder, account.pw_uid, account.pw_gid)
-    try:
-        server.start()
-        yield server
-    finally:
-        server.child.stop(number=signal.SIGINT, timeout_seconds=STOP_SECONDS)
-        shutil.rmtree(server.folder)
 
 
 @contextlib.contextmanager
@@ -215,7 +187,7 @@ def _precompute(
             TASTEMATCH_LOG_LEVEL="ERROR",
         )
         figures.plan = json.loads(_run(environment, "precompute", "--plan", "--json"))
-        own, servers = _own_cpu(), _tree_cpu(_tree(server.child.pid))
+        own, servers = ended_children_cpu_seconds(), cpu_seconds(process_tree(server.child.pid))
         started = time.perf_counter()
         with (folder / "manifest").open("w+") as manifest:
             process = subprocess.Popen(
@@ -226,8 +198,8 @@ def _precompute(
             )
             _watch(process, url, figures)
             figures.seconds = time.perf_counter() - started
-            figures.cpu_seconds = _own_cpu() - own
-            figures.server_cpu_seconds = _tree_cpu(_tree(server.child.pid)) - servers
+            figures.cpu_seconds = ended_children_cpu_seconds() - own
+            figures.server_cpu_seconds = cpu_seconds(process_tree(server.child.pid)) - servers
             if process.returncode != 0:
                 raise SystemExit(f"the precompute ended with status {process.returncode}")
             manifest.seek(0)
@@ -242,7 +214,7 @@ def _precompute(
 def _watch(process: subprocess.Popen[Any], url: str, figures: Figures) -> None:
     """Samples the tree until it ends. What a stage used is known to about a second."""
     stage, next_look, spent = "start", 0.0, 0.0
-    tree: list[psutil.Process] = []
+    tree: Tree = []
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         connection.autocommit = True
         while process.poll() is None:
@@ -250,54 +222,20 @@ def _watch(process: subprocess.Popen[Any], url: str, figures: Figures) -> None:
                 cursor.execute("SELECT stage FROM jobs WHERE state = 'running'")
                 row = cursor.fetchone()
                 stage = (row and row[0]) or stage
-                tree = _tree(process.pid)
-                now = _tree_cpu(tree)
+                tree = process_tree(process.pid)
+                now = cpu_seconds(tree)
                 figures.stage_cpu[stage] += max(0.0, now - spent)
                 spent = max(spent, now)
                 next_look = time.monotonic() + LOOK_SECONDS
             total = 0.0
             for member in tree:
-                resident, highest = _resident_mb(member.pid)
+                resident, highest = resident_mb(member.pid)
                 total += resident
                 name = "command" if member.pid == process.pid else f"child {member.pid}"
                 figures.process_peaks[name] = max(figures.process_peaks.get(name, 0.0), highest)
             figures.peak_mb = max(figures.peak_mb, total)
             figures.stage_peaks[stage] = max(figures.stage_peaks[stage], total)
             time.sleep(SAMPLE_SECONDS)
-
-
-def _tree(pid: int) -> list[psutil.Process]:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        parent = psutil.Process(pid)
-        return [parent, *parent.children(recursive=True)]
-    return []
-
-
-def _tree_cpu(tree: list[psutil.Process]) -> float:
-    """CPU seconds of processes and of their children that have ended."""
-    total = 0.0
-    for process in tree:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            times = process.cpu_times()
-            total += times.user + times.system + times.children_user + times.children_system
-    return total
-
-
-def _resident_mb(pid: int) -> tuple[float, float]:
-    """Resident set now and at its highest, zeros for a process that is gone."""
-    found = {"VmRSS": 0.0, "VmHWM": 0.0}
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-            name, _, value = line.partition(":")
-            if name in found:
-                found[name] = int(value.split()[0]) / 1024
-    return found["VmRSS"], found["VmHWM"]
-
-
-def _own_cpu() -> float:
-    """CPU seconds of the children that have ended."""
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 # --- the table --------------------------------------------------------------------------------

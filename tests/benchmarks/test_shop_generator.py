@@ -9,7 +9,8 @@ import psycopg2
 import pytest
 
 from benchmarks import shop_generator
-from benchmarks.shop_generator import Shop, Size, load_postgres, write_folder
+from benchmarks.shop_generator import Shop, Size
+from benchmarks.shop_loading import load_postgres, write_folder
 from tests.services.processes import run_tastematch
 
 SMALL = Size(users=300, restaurants=120, orders=5_000)
