@@ -1,54 +1,167 @@
-"""A user's repeats, best first: the list `order_again`, and what `for_you` begins with.
+"""What a user sees: `order_again`, `discover` and `for_you`, out of several kinds of evidence.
+
+`order_again` ranks the user's own restaurants:
 
     repeat(u, i) = sum over the user's orders there of 2^(-age / 90 days)
 
-Most next orders are repeats, and a user's own frequency and recency predict them best.
+`discover` ranks restaurants the user never ordered from (worker/ranking/evidence.py gathers them)
+by the product of
+
+    (guests_j + s)^p    (km_uj + d0)^-d    (points_uj + e)^(c n / (n + m))    (lift_uj + f)^q
+
+guests: recent guests of j, half of one counting after 30 days; km: to the nearest of the user's
+foremost own restaurants; points: what the history points to, of the user's best; n: restaurants
+the user ordered from, so that a short history says little; lift: how much more of the user's
+history than of everyone's is of j's cuisine.
+
+`for_you` alternates: of each ten, so many are the best repeats and the rest the best discoveries.
+docs/decisions/0010 has the figures this form was chosen by.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
+from worker.ranking import sort_keys
+from worker.ranking.blend_weights import BlendWeights
+from worker.ranking.blocks import cut_blocks
+from worker.ranking.diversity import spread_cuisines
+from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather
+from worker.ranking.history import History, order_again
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.scoring import RankedBlock
+from worker.ranking.surroundings import Surroundings
+
+BLOCK_ENTRIES = 1 << 16
+"""Candidates weighed at a time, about 60 bytes each."""
+TEN = 10
+
+__all__ = ["History", "blend_block", "order_again", "scores"]
 
 
-@dataclass(frozen=True, slots=True)
-class History:
-    """What each user of a block ordered, best first: user `first_user + u` at
-    `indptr[u]:indptr[u + 1]`."""
-
-    first_user: int
-    indptr: NDArray[np.int64]
-    """Shape (users + 1,)."""
-    rows: NDArray[np.int32]
-    """Restaurant rows, shape (interactions,)."""
-
-
-def order_again(
+def blend_block(
     matrix: InteractionMatrix,
+    collaborative: scipy.sparse.csr_array,
     *,
     first_user: int,
-    users: int,
-    is_candidate: NDArray[np.bool_] | None = None,
-) -> History:
-    """Everything that many users from row `first_user` on ordered, best repeat score first.
+    user_cities: NDArray[np.uint16],
+    surroundings: Surroundings,
+    weights: BlendWeights,
+    n: int,
+) -> tuple[RankedBlock, RankedBlock]:
+    """`for_you` and `discover` of the users from row `first_user` on, the n best of each.
 
-    Equal scores: the newer first, then by row. is_candidate: shape (restaurants,); restaurants
-    that are not are left out.
+    collaborative: what each history points to, sparse (users, restaurants) without duplicates,
+    in any order; own and inactive restaurants may be in it, values of zero and below say nothing.
+    user_cities: city codes, shape (users,). Users without an order get empty lists: they have no
+    evidence of their own. Scores of `discover` are the product above, those of `for_you` one over
+    the place. A user's lists depend on that user alone, to the bit.
     """
-    stop = first_user + users
-    first, last = matrix.indptr[first_user], matrix.indptr[stop]
-    rows = matrix.restaurants[first:last]
-    repeats = matrix.repeats[first:last]
-    newest_days = matrix.newest_days[first:last]
-    user = np.repeat(np.arange(users), np.diff(matrix.indptr[first_user : stop + 1]))
-    if is_candidate is not None:
-        is_kept = is_candidate[rows]
-        rows, repeats, user = rows[is_kept], repeats[is_kept], user[is_kept]
-        newest_days = newest_days[is_kept]
-    # Stable, and rows ascend within a user: they need no key of their own.
-    order = np.lexsort((-newest_days.astype(np.int32), -repeats, user))
-    indptr = np.zeros(users + 1, np.int64)
-    np.cumsum(np.bincount(user, minlength=users), out=indptr[1:])
-    return History(first_user=first_user, indptr=indptr, rows=rows[order])
+    users = collaborative.shape[0]
+    discover = np.full((users, n), sort_keys.NOTHING)
+    slots = empty_slots(surroundings, users)
+    bounds = entry_bounds(collaborative, surroundings)
+    for start, stop in cut_blocks(
+        bounds, max_rows=surroundings.max_users, max_entries=BLOCK_ENTRIES
+    ):
+        evidence = gather(
+            matrix,
+            collaborative[start:stop],
+            first_user=first_user + start,
+            user_cities=user_cities[start:stop],
+            surroundings=surroundings,
+            slots=slots,
+        )
+        _rank(scores(evidence, weights), evidence, discover[start:stop])
+    degrees = np.diff(matrix.indptr[first_user : first_user + users + 1])
+    discover[degrees == 0] = sort_keys.NOTHING
+    is_ranked = sort_keys.is_positive(discover)
+    rows = sort_keys.rows_of(discover)
+    lengths = np.count_nonzero(is_ranked, axis=1).astype(np.int32)
+    spread = spread_cuisines(rows, surroundings.facts.cuisine_codes, cap=weights.cuisine_cap)
+    again = order_again(
+        matrix,
+        first_user=first_user,
+        users=users,
+        is_candidate=surroundings.facts.is_candidate,
+    )
+    for_you = _alternate(again, spread, lengths, weights.repeats_in_ten)
+    return for_you, RankedBlock(
+        first_user=first_user,
+        rows=spread,
+        scores=_follow(discover, rows, spread),
+        lengths=lengths,
+    )
+
+
+def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:
+    """Score of every candidate, above zero, shape (entries,)."""
+    trust = weights.points * evidence.own_counts / (evidence.own_counts + weights.points_half)
+    total: NDArray[np.float32] = np.log(evidence.points + np.float32(weights.points_floor))
+    total *= np.repeat(trust.astype(np.float32), np.diff(evidence.indptr))
+    part = np.log(evidence.km + np.float32(weights.near_km))
+    part *= np.float32(weights.distance)
+    total -= part
+    guests = np.log(evidence.guests + np.float32(weights.guests_floor))
+    guests *= np.float32(weights.guests)
+    total += guests.take(evidence.rows)
+    lifts = np.log(evidence.lifts + np.float32(weights.cuisine_floor))
+    lifts *= np.float32(weights.cuisine)
+    total += lifts.reshape(-1).take(evidence.lift_places)
+    np.exp(total, out=total)
+    return total
+
+
+def _rank(totals: NDArray[np.float32], evidence: Evidence, chosen: NDArray[np.uint64]) -> None:
+    """Writes each user's best keys to their row of `chosen`."""
+    keys = sort_keys.pack(totals, evidence.rows)
+    n = chosen.shape[1]
+    start = 0
+    for user, stop in enumerate(evidence.indptr[1:].tolist()):
+        best = sort_keys.best(keys[start:stop], n)
+        chosen[user, : len(best)] = best
+        start = stop
+
+
+def _follow(
+    keys: NDArray[np.uint64], before: NDArray[np.int32], after: NDArray[np.int32]
+) -> NDArray[np.float32]:
+    """Scores in the order of `after`: where the cap moved a restaurant, its score moves along."""
+    ordered = sort_keys.scores_of(keys)
+    for user in np.flatnonzero(np.any(before != after, axis=1)):
+        by_row = dict(zip(before[user].tolist(), ordered[user].tolist(), strict=True))
+        ordered[user] = [by_row[row] for row in after[user].tolist()]
+    return ordered
+
+
+def _alternate(
+    again: History,
+    discover: NDArray[np.int32],
+    discoveries: NDArray[np.int32],
+    repeats_in_ten: int,
+) -> RankedBlock:
+    """Repeats and discoveries in one list; whichever runs out leaves its places to the other."""
+    users, n = discover.shape
+    repeats = np.minimum(np.diff(again.indptr), n)
+    rows = np.full((users, n), -1, np.int32)
+    user = np.repeat(np.arange(users), repeats)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
+    row = again.rows[np.repeat(again.indptr[:-1], repeats) + place]
+    others = TEN - repeats_in_ten
+    place += np.minimum(others * (place // repeats_in_ten), discoveries[user])
+    is_shown = place < n
+    rows[user[is_shown], place[is_shown]] = row[is_shown]
+    places = np.arange(n)
+    before = repeats_in_ten * (places // others + 1) if others else np.full(n, n)
+    places = places + np.minimum(before, repeats[:, np.newaxis])
+    is_shown = (places < n) & (discover >= 0)
+    places += n * np.arange(users)[:, np.newaxis]
+    rows.reshape(-1)[places[is_shown]] = discover[is_shown]
+    lengths = np.minimum(repeats + discoveries, n).astype(np.int32)
+    falling = (1 / np.arange(1, n + 1)).astype(np.float32)
+    return RankedBlock(
+        first_user=again.first_user,
+        rows=rows,
+        scores=np.where(rows >= 0, falling, np.float32(0)),
+        lengths=lengths,
+    )

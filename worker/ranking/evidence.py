@@ -1,0 +1,227 @@
+"""Gathers what speaks for each restaurant that a user might discover.
+
+Candidates of a user are what the history points to, the most popular of the user's city (of the
+city of the foremost own restaurant, or of everywhere, where none is known) and what is popular
+around the user's foremost own restaurants. Blocks of users are computed at once; everything of a
+user is made of that user's own entries, so no block changes it.
+"""
+
+import itertools
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from worker.ranking import popularity
+from worker.ranking.decay import decay
+from worker.ranking.diversity import NO_CUISINE
+from worker.ranking.history import History, order_again
+from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.nearness import NEARBY, Places, nearest_km
+from worker.ranking.surroundings import CITY_HEAD, Surroundings
+
+TASTE_HALF_LIFE_DAYS = 365.0
+MAX_ANCHORS = 6
+"""Foremost own restaurants that distances are measured from."""
+TASTE_PRIOR = 2.0
+"""Orders' worth of everyone's taste that stands beside a user's own."""
+
+SAME_CITY_KM = 3.0
+OTHER_CITY_KM = 100.0
+UNKNOWN_KM = 10.0
+"""Kilometres where coordinates are missing: by the cities, or nothing known at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """Candidates of a block: those of user u at `indptr[u]:indptr[u + 1]`."""
+
+    indptr: NDArray[np.int64]
+    rows: NDArray[np.int32]
+    """Restaurant rows, shape (entries,): candidates, each once and none of the user's own."""
+    points: NDArray[np.float32]
+    """What the history points to, as a share of the user's largest, within 0-1."""
+    km: NDArray[np.float32]
+    lift_places: NDArray[np.int64]
+    """Where in `lifts` (seen flat) each entry's is."""
+    lifts: NDArray[np.float32]
+    """User's share of the cuisine to everyone's, shape (users, cuisines)."""
+    guests: NDArray[np.float32]
+    """Shape (restaurants,)."""
+    own_counts: NDArray[np.int64]
+    """Restaurants each user ordered from, shape (users,)."""
+
+
+def entry_bounds(
+    collaborative: scipy.sparse.csr_array, surroundings: Surroundings
+) -> NDArray[np.int64]:
+    """At most how many candidates each user has before equal ones are found, shape (users,)."""
+    largest_head = int(np.diff(surroundings.head_indptr).max())
+    bounds = np.diff(collaborative.indptr).astype(np.int64)
+    return np.asarray(bounds + largest_head + MAX_ANCHORS * NEARBY)
+
+
+def empty_slots(surroundings: Surroundings, users: int) -> NDArray[np.int32]:
+    """Scratch for `gather` of that many users at most; allocated once, its pages stay warm."""
+    users = min(users, surroundings.max_users)
+    return np.empty(users * len(surroundings.guests), np.int32)
+
+
+def gather(
+    matrix: InteractionMatrix,
+    collaborative: scipy.sparse.csr_array,
+    *,
+    first_user: int,
+    user_cities: NDArray[np.uint16],
+    surroundings: Surroundings,
+    slots: NDArray[np.int32],
+) -> Evidence:
+    """The evidence of `collaborative.shape[0]` users, at most `surroundings.max_users`.
+
+    slots: scratch with a place for each of these users and restaurants, from `empty_slots`.
+    """
+    users = collaborative.shape[0]
+    facts = surroundings.facts
+    own = order_again(matrix, first_user=first_user, users=users)
+    anchors, anchor_indptr = _anchors(own.rows, own.indptr, surroundings.places)
+    cities = _cities(user_cities, own.rows, own.indptr, surroundings)
+    pieces, indptr = _pieces(collaborative, surroundings, cities, anchors, anchor_indptr)
+    rows = np.concatenate([rows for rows, _ in pieces])
+    points = np.concatenate([points for _, points in pieces])
+    user = np.repeat(np.arange(users), np.diff(indptr))
+    restaurants = len(facts.is_candidate)
+    is_open = _first_of_equal(user * restaurants + rows, own, restaurants, slots)
+    is_open &= facts.is_candidate.take(rows)
+    kept = np.flatnonzero(is_open)
+    rows, points, user = rows.take(kept), points.take(kept), user.take(kept)
+    indptr = np.searchsorted(kept, indptr)
+    _scale_to_largest(points, indptr)
+    km = nearest_km(
+        surroundings.places,
+        rows=rows,
+        indptr=indptr,
+        anchors=anchors,
+        anchor_indptr=anchor_indptr,
+    )
+    nowhere = np.flatnonzero(np.isnan(km))
+    if len(nowhere):
+        km[nowhere] = _km_by_city(cities[user[nowhere]], facts.city_codes[rows[nowhere]])
+    lifts = _lifts(matrix, first_user, users, surroundings)
+    return Evidence(
+        indptr=indptr,
+        rows=rows,
+        points=points,
+        km=km,
+        lift_places=user * lifts.shape[1] + facts.cuisine_codes.take(rows),
+        lifts=lifts,
+        guests=surroundings.guests,
+        own_counts=np.diff(own.indptr),
+    )
+
+
+def _anchors(
+    own_rows: NDArray[np.int32], own_indptr: NDArray[np.int64], where: Places
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The foremost own restaurants with coordinates: (rows, indptr)."""
+    users = len(own_indptr) - 1
+    is_known = where.is_known[own_rows]
+    rows = own_rows[is_known]
+    user = np.repeat(np.arange(users), np.diff(own_indptr))[is_known]
+    counts = np.bincount(user, minlength=users)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    indptr = np.zeros(users + 1, np.int64)
+    np.cumsum(np.minimum(counts, MAX_ANCHORS), out=indptr[1:])
+    return rows[place < MAX_ANCHORS], indptr
+
+
+def _cities(
+    user_cities: NDArray[np.uint16],
+    own_rows: NDArray[np.int32],
+    own_indptr: NDArray[np.int64],
+    surroundings: Surroundings,
+) -> NDArray[np.uint16]:
+    """The user's city, or else that of the foremost own restaurant."""
+    cities = user_cities.copy()
+    is_guessed = (cities == popularity.NO_CITY) & (np.diff(own_indptr) > 0)
+    foremost = own_rows[own_indptr[:-1][is_guessed]]
+    cities[is_guessed] = surroundings.facts.city_codes[foremost]
+    return cities
+
+
+def _pieces(
+    collaborative: scipy.sparse.csr_array,
+    surroundings: Surroundings,
+    cities: NDArray[np.uint16],
+    anchors: NDArray[np.int32],
+    anchor_indptr: NDArray[np.int64],
+) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.float32]]], NDArray[np.int64]]:
+    """All entries as (rows, points) in the order of the users, and where each user's begin."""
+    heads = surroundings.heads
+    by_code = [heads[a:b] for a, b in itertools.pairwise(surroundings.head_indptr.tolist())]
+    by_code = [head if len(head) else by_code[0] for head in by_code]
+    nearby = surroundings.nearby[anchors].reshape(-1)
+    nothing = np.zeros(CITY_HEAD + MAX_ANCHORS * NEARBY, np.float32)
+    columns = collaborative.indices.astype(np.int32, copy=False)
+    values = collaborative.data.astype(np.float32, copy=False)
+    starts, near = collaborative.indptr.tolist(), (anchor_indptr * NEARBY).tolist()
+    pieces, ends = [], [0]
+    for user, city in enumerate(cities.tolist()):
+        first, last = starts[user], starts[user + 1]
+        head = by_code[city] if city < len(by_code) else by_code[0]
+        around = nearby[near[user] : near[user + 1]]
+        pieces.append((columns[first:last], values[first:last]))
+        pieces.append((head, nothing[: len(head)]))
+        pieces.append((around, nothing[: len(around)]))
+        ends.append(ends[-1] + last - first + len(head) + len(around))
+    return pieces, np.array(ends)
+
+
+def _first_of_equal(
+    keys: NDArray[np.int64], own: History, restaurants: int, slots: NDArray[np.int32]
+) -> NDArray[np.bool_]:
+    """Whether each entry is the first of its user and restaurant, and not an own one."""
+    users = np.repeat(np.arange(len(own.indptr) - 1), np.diff(own.indptr))
+    entries = np.arange(len(keys), dtype=np.int32)
+    # Written from behind, so that the first of equal keys stays. Only what was written is read.
+    slots[keys[::-1]] = entries[::-1]
+    slots[users * restaurants + own.rows] = -1
+    return np.asarray(slots.take(keys) == entries)
+
+
+def _scale_to_largest(points: NDArray[np.float32], indptr: NDArray[np.int64]) -> None:
+    np.maximum(points, 0, out=points)
+    sizes = np.diff(indptr)
+    starts = indptr[:-1][sizes > 0]
+    if len(starts):
+        largest = np.maximum.reduceat(points, starts)
+        largest[largest <= 0] = 1
+        points /= np.repeat(largest, sizes[sizes > 0])
+
+
+def _km_by_city(
+    user_cities: NDArray[np.uint16], city_codes: NDArray[np.uint16]
+) -> NDArray[np.float32]:
+    km = np.where(user_cities == city_codes, SAME_CITY_KM, OTHER_CITY_KM).astype(np.float32)
+    km[(user_cities == popularity.NO_CITY) | (city_codes == popularity.NO_CITY)] = UNKNOWN_KM
+    return km
+
+
+def _lifts(
+    matrix: InteractionMatrix, first_user: int, users: int, surroundings: Surroundings
+) -> NDArray[np.float32]:
+    """(own + prior share) / (total + prior) / share of each cuisine, shape (users, cuisines)."""
+    first, last = matrix.indptr[first_user], matrix.indptr[first_user + users]
+    shares = surroundings.cuisine_shares
+    ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
+    weights = decay(ages, half_life_days=TASTE_HALF_LIFE_DAYS)
+    user = np.repeat(np.arange(users), np.diff(matrix.indptr[first_user : first_user + users + 1]))
+    cuisine = surroundings.facts.cuisine_codes[matrix.restaurants[first:last]]
+    own = np.bincount(
+        user * len(shares) + cuisine, weights=weights, minlength=users * len(shares)
+    ).reshape(users, len(shares))
+    totals = np.bincount(user, weights=weights, minlength=users)[:, np.newaxis]
+    # A cuisine nobody ordered has no share, and nobody's history has it either.
+    lifts = (own / np.where(shares > 0, shares, 1) + TASTE_PRIOR) / (totals + TASTE_PRIOR)
+    lifts[:, NO_CUISINE] = 1
+    return lifts.astype(np.float32)
