@@ -5,23 +5,16 @@ is short. The files are NumPy's own format (`.npy`) and are read with pickles re
 """
 
 import json
+from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from worker.ranking.matrix import InteractionMatrix, Transposed
 
-_MATRIX_ARRAYS = (
-    "user_ids",
-    "restaurant_ids",
-    "indptr",
-    "restaurants",
-    "repeats",
-    "newest_days",
-)
-_MATRIX_NUMBERS = ("as_of_seconds", "half_life_days", "orders", "skipped")
+T = TypeVar("T")
 
 
 def new_array(path: Path, shape: tuple[int, ...], dtype: DTypeLike) -> NDArray[Any]:
@@ -56,31 +49,43 @@ def map_raw(path: Path, dtype: DTypeLike) -> NDArray[Any]:
     return np.asarray(np.memmap(path, dtype, mode="r"))
 
 
+def save_fields(folder: Path, name: str, data: Any) -> None:
+    """Writes a dataclass of arrays, numbers and texts to files that begin with `name`."""
+    plain = {}
+    for field in fields(data):
+        value = getattr(data, field.name)
+        if isinstance(value, np.ndarray):
+            save_array(folder / f"{name}-{field.name}", value)
+        else:
+            plain[field.name] = value
+    (folder / f"{name}.json").write_text(json.dumps(plain))
+
+
+def load_fields(folder: Path, name: str, kind: type[T]) -> T:
+    """What `save_fields` wrote; arrays are mapped."""
+    plain = json.loads((folder / f"{name}.json").read_text())
+    arrays = {
+        field.name: load_array(folder / f"{name}-{field.name}")
+        for field in fields(cast(Any, kind))
+        if field.name not in plain
+    }
+    return kind(**plain, **arrays)
+
+
 def save_matrix(matrix: InteractionMatrix, folder: Path) -> InteractionMatrix:
     """Moves a matrix to files; returns it mapped, so that the one in memory can be let go."""
-    for name in _MATRIX_ARRAYS:
-        save_array(folder / f"matrix-{name}", getattr(matrix, name))
-    numbers = {name: getattr(matrix, name) for name in _MATRIX_NUMBERS}
-    (folder / "matrix.json").write_text(json.dumps(numbers))
+    save_fields(folder, "matrix", matrix)
     return load_matrix(folder)
 
 
 def load_matrix(folder: Path) -> InteractionMatrix:
-    """What `save_matrix` moved there."""
-    arrays: dict[str, Any] = {
-        name: load_array(folder / f"matrix-{name}") for name in _MATRIX_ARRAYS
-    }
-    return InteractionMatrix(**arrays, **json.loads((folder / "matrix.json").read_text()))
+    return load_fields(folder, "matrix", InteractionMatrix)
 
 
 def save_transposed(transposed: Transposed, folder: Path) -> Transposed:
-    save_array(folder / "transposed-indptr", transposed.indptr)
-    save_array(folder / "transposed-users", transposed.users)
+    save_fields(folder, "transposed", transposed)
     return load_transposed(folder)
 
 
 def load_transposed(folder: Path) -> Transposed:
-    return Transposed(
-        indptr=load_array(folder / "transposed-indptr"),
-        users=load_array(folder / "transposed-users"),
-    )
+    return load_fields(folder, "transposed", Transposed)

@@ -28,7 +28,6 @@ from numpy.typing import NDArray
 from worker.ranking import cooccurrence
 from worker.ranking.array_files import (
     load_array,
-    map_raw,
     save_array,
     save_transposed,
 )
@@ -39,7 +38,7 @@ from worker.ranking.filter_terms import (
     root_mean_squares,
     weighted_gram,
 )
-from worker.ranking.item_model import SEEN, ItemGraph
+from worker.ranking.item_model import SEEN, ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees, transpose
 from worker.ranking.single_thread import single_blas_thread
 from worker.ranking.spectrum import Spectrum, column_slices, fit_spectrum
@@ -134,12 +133,8 @@ def fit_item_filter(
             values_file.write(values.data)
             indptr[start + 1 : start + 1 + len(lengths)] = lengths
             on_rows(start + len(lengths))
-    np.cumsum(indptr, out=indptr)
-    return ItemGraph(
-        indptr=indptr,
-        indices=map_raw(folder / "graph-indices", np.int32),
-        values=map_raw(folder / "graph-values", np.float32),
-    )
+    save_array(folder / "graph-indptr", np.cumsum(indptr))
+    return load_graph(folder)
 
 
 def tile_rows(restaurants: int) -> int:

@@ -13,12 +13,14 @@ Rows are computed in blocks from the ids alone, exactly (`cooccurrence.py`).
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking import cooccurrence, sort_keys
+from worker.ranking.array_files import load_array, map_raw, save_array
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees
 
 USER_EXPONENT = 0.7
@@ -85,6 +87,22 @@ def fit_item_graph(
     indices.resize(filled, refcheck=False)
     values.resize(filled, refcheck=False)
     return ItemGraph(indptr=indptr, indices=indices, values=values)
+
+
+def save_graph(graph: ItemGraph, folder: Path) -> ItemGraph:
+    """Moves a graph to files; returns it mapped, so that the one in memory can be let go."""
+    save_array(folder / "graph-indptr", graph.indptr)
+    (folder / "graph-indices").write_bytes(graph.indices.data)
+    (folder / "graph-values").write_bytes(graph.values.data)
+    return load_graph(folder)
+
+
+def load_graph(folder: Path) -> ItemGraph:
+    return ItemGraph(
+        indptr=load_array(folder / "graph-indptr"),
+        indices=map_raw(folder / "graph-indices", np.int32),
+        values=map_raw(folder / "graph-values", np.float32),
+    )
 
 
 def similar(graph: ItemGraph, *, k: int) -> tuple[NDArray[np.int32], NDArray[np.int32]]:

@@ -8,6 +8,7 @@ numbers depend on that user's history alone, so no block size changes them.
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from worker.ranking.blocks import cut_blocks
 from worker.ranking.decay import decay
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix, user_degrees
+from worker.ranking.ordered import run_ordered
 
 RECENCY_HALF_LIFE_DAYS = 365.0
 USER_BLOCK = 1024
@@ -48,20 +50,41 @@ def score_users(
     has_seen: bool = False,
     user_block: int = USER_BLOCK,
     block_entries: int = BLOCK_ENTRIES,
+    executor: Executor | None = None,
+    ahead: int = 4,
 ) -> Iterator[RankedBlock]:
     """Yields the n best restaurants with a score above zero of every user, block after block.
 
     half_life_days: of what an interaction's age leaves of its weight; infinite for equal weights.
     has_seen: whether restaurants of the user's own history may be among them.
+    executor, ahead: threads of this process, and the blocks that they may be ahead of the taker.
     """
-    filter_ = _filter(graph, has_seen=has_seen)
+    scores_of = filter_matrix(graph, has_seen=has_seen)
+
+    def ranked(start: int, stop: int) -> RankedBlock:
+        history = weighted_histories(matrix, start, stop, half_life_days=half_life_days)
+        return _rank(history @ scores_of, start, n)
+
+    cuts = cut_users(matrix, graph, user_block=user_block, block_entries=block_entries)
+    if executor is None:
+        yield from itertools.starmap(ranked, cuts)
+    else:
+        yield from run_ordered(executor, ranked, cuts, ahead=ahead)
+
+
+def cut_users(
+    matrix: InteractionMatrix, graph: ItemGraph, *, user_block: int, block_entries: int
+) -> Iterator[tuple[int, int]]:
+    """Yields (start, stop) of blocks of users whose scores hold to both bounds."""
     bounds = _entry_bounds(matrix, graph)
-    for start, stop in cut_blocks(bounds, max_rows=user_block, max_entries=block_entries):
-        history = _history(matrix, start, stop, half_life_days)
-        yield _rank(history @ filter_, start, n)
+    return cut_blocks(bounds, max_rows=user_block, max_entries=block_entries)
 
 
-def _filter(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
+def filter_matrix(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
+    """What histories are multiplied with, sparse (restaurants, restaurants).
+
+    has_seen: False leaves -inf on the diagonal, True nothing.
+    """
     values = graph.values
     if has_seen:
         values = values.copy()
@@ -72,8 +95,8 @@ def _filter(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
     )
 
 
-def _history(
-    matrix: InteractionMatrix, start: int, stop: int, half_life_days: float
+def weighted_histories(
+    matrix: InteractionMatrix, start: int, stop: int, *, half_life_days: float
 ) -> scipy.sparse.csr_array:
     """The weighted histories of some users, sparse (users, restaurants)."""
     first, last = matrix.indptr[start], matrix.indptr[stop]
