@@ -69,6 +69,11 @@ _MANIFEST: dict[str, Any] = _object(
         "metadata_version": _TEXT,
         "bytes": {"type": "object", "additionalProperties": _COUNT},
         "quality": {"type": "object"},
+        "held_because": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "What fell too far below the version that was active then.",
+        },
         "stages": _STAGES,
         "peak_rss_mb": _NUMBER,
         "checksums": {"type": "object", "additionalProperties": _TEXT},

@@ -29,7 +29,7 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, lists, memory, projection, public_lists
+from worker import extract, gate, lists, memory, projection, public_lists
 from worker.catalogue import write_catalogue
 from worker.inputs import Inputs, plan_for, read_inputs
 from worker.progress import Progress
@@ -123,16 +123,21 @@ def precompute(
                     stages=list(progress.done),
                     peak_rss_mb=round(peak_rss_mb(), 1),
                 )
+                if activate:
+                    max_drop = settings.max_quality_drop
+                    manifest = gate.judge_against_active(manifest, store, max_drop=max_drop)
                 total = sum(sizes.values())
                 state = store.publish(
                     manifest,
                     {name: folder / name for name in sizes},
                     expected_generation=generation,
-                    activate=activate,
+                    activate=activate and not manifest.held_because,
                     on_progress=lambda written: progress.at(written / total),
                     check=check,
                 )
                 store.prune(settings.keep_snapshots)
+            if reasons := manifest.held_because:
+                log.warning("snapshot.held", version=manifest.version, reason="; ".join(reasons))
         return manifest, state
     finally:
         store.close()

@@ -42,6 +42,8 @@ class Manifest:
     stages: list[dict[str, Any]]
     peak_rss_mb: float
     quality: dict[str, Any] = field(default_factory=dict)
+    held_because: list[str] = field(default_factory=list)
+    """Why it was published held, one line each; empty where no comparison spoke against it."""
     schema: int = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Manifest:
             "metadata_version": self.metadata_version,
             "bytes": self.bytes,
             "quality": self.quality,
+            "held_because": self.held_because,
             "stages": self.stages,
             "peak_rss_mb": self.peak_rss_mb,
             "checksums": self.checksums,
@@ -125,6 +128,7 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
         metadata_version=str(raw["metadata_version"]),
         bytes=dict(sizes),
         quality=dict(raw["quality"]),
+        held_because=[str(reason) for reason in raw.get("held_because", [])],
         stages=list(raw["stages"]),
         peak_rss_mb=float(raw["peak_rss_mb"]),
         checksums=dict(sums),

@@ -45,6 +45,10 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         f"snapshot {manifest['version']} is {state}: {counts['users']:,} users, "
         f"{counts['restaurants']:,} restaurants, {sum(manifest['bytes'].values()) / 1e6:.1f} MB"
     )
+    for reason in manifest["held_because"]:
+        click.echo(f"  held because {reason}")
+    if manifest["held_because"]:
+        click.echo(f"  to serve it: tastematch snapshots activate {manifest['version']}")
     click.echo(
         "  ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in job.stages)
         + f"  peak {job.peak_rss_mb:.0f} MB"

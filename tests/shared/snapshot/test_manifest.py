@@ -108,6 +108,8 @@ JUNK = st.recursive(
     max_leaves=5,
 )
 FIELDS = sorted(MANIFEST.as_dict())
+NEWER_FIELDS = {"held_because": []}
+"""Fields that older releases do not write, and what their absence means."""
 
 
 @given(field=st.sampled_from(FIELDS), value=JUNK)
@@ -122,7 +124,20 @@ def test_a_right_checksum_does_not_make_a_field_right(field: str, value: object)
     assert found.bytes.keys() == found.checksums.keys()
 
 
-@pytest.mark.parametrize("field", FIELDS)
+@pytest.mark.parametrize("field", NEWER_FIELDS)
+def test_a_manifest_of_an_older_release_is_read(field: str) -> None:
+    body = MANIFEST.as_dict()
+    del body[field]
+    found = decode_manifest(sealed(body), version=VERSION)
+    assert found.as_dict() == body | {field: NEWER_FIELDS[field]}
+
+
+def test_reasons_read_back() -> None:
+    held = replace(MANIFEST, held_because=["users fell", "restaurants fell"])
+    assert decode_manifest(encode_manifest(held), version=VERSION) == held
+
+
+@pytest.mark.parametrize("field", [name for name in FIELDS if name not in NEWER_FIELDS])
 def test_a_field_that_is_missing(field: str) -> None:
     body = MANIFEST.as_dict()
     del body[field]
