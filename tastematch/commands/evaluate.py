@@ -13,12 +13,15 @@ import orjson
 from shared.settings import load_settings
 from worker.evaluation.run import ALGORITHMS, VIEWS, Choice, evaluate
 
-COLUMNS = (
+FIGURES = (
     ("recall@20", "recall_at_20"),
     ("NDCG@20", "ndcg_at_20"),
     ("hit@10", "hit_rate_at_10"),
     ("MRR", "mrr"),
 )
+EXPOSURE = ("coverage", "novelty", "popular")
+WIDE = 110
+"""Columns of a terminal that shows what stands in the lists beside how good they are."""
 
 
 @click.command(
@@ -112,7 +115,8 @@ def _print_document(document: dict[str, Any]) -> None:
     # A file or a pipe has no width of its own to keep to.
     console = Console(highlight=False)
     if not console.is_terminal:
-        console = Console(highlight=False, width=140)
+        console = Console(highlight=False, width=WIDE)
+    is_wide = console.width >= WIDE
     for split, about in document["splits"].items():
         console.print(_describe(split, about), soft_wrap=True)
         results = [result for result in document["results"] if result["split"] == split]
@@ -123,15 +127,18 @@ def _print_document(document: dict[str, Any]) -> None:
                 title=users if list_name is None else f"{list_name}: {users}",
                 title_justify="left",
                 box=box.SIMPLE_HEAD,
+                show_edge=False,
+                padding=(0, 1, 0, 0),
             )
             table.add_column("algorithm", no_wrap=True)
-            for name in (*(name for name, _ in COLUMNS), "coverage", "novelty", "popularity"):
+            for name, _ in FIGURES:
+                table.add_column(name, justify="right", min_width=len(".123-.456"))
+            for name in (*(EXPOSURE if is_wide else ()), "seconds", "peak MB"):
                 table.add_column(name, justify="right")
-            table.add_column("seconds", justify="right")
-            table.add_column("peak MB", justify="right")
             for result in shown:
-                table.add_row(*_cells(result))
+                table.add_row(*_cells(result, is_wide=is_wide))
             console.print(table)
+            console.print()
     reasons = ", ".join(f"{number:,} {what}" for what, number in document["skipped"].items())
     if reasons:
         console.print(f"left out: {reasons}", soft_wrap=True)
@@ -154,14 +161,15 @@ def _describe(split: str, about: dict[str, Any]) -> str:
     return f"{what}; left out: {reasons}" if reasons else what
 
 
-def _cells(result: dict[str, Any]) -> Iterator[str]:
+def _cells(result: dict[str, Any], *, is_wide: bool) -> Iterator[str]:
     yield result["algorithm"]
-    for _, key in COLUMNS:
+    for _, key in FIGURES:
         low, high = result["intervals"][key]
-        yield f"{_share(result[key], 4)} {_share(low, 3)}-{_share(high, 3)}"
-    yield f"{100 * result['coverage']:.1f} %"
-    yield f"{result['novelty']:.2f}"
-    yield f"{result['mean_popularity']:.1f}"
+        yield f"{_share(result[key], 4)}\n{_share(low, 3)}-{_share(high, 3)}"
+    if is_wide:
+        yield f"{100 * result['coverage']:.1f} %"
+        yield f"{result['novelty']:.2f}"
+        yield f"{result['mean_popularity']:.1f}"
     yield f"{result['seconds']:.1f}"
     yield f"{result['peak_rss_mb']:.0f}"
 

@@ -21,7 +21,7 @@ from worker.evaluation.completion import (
     ranked,
 )
 from worker.evaluation.held_out import HeldOut
-from worker.ranking import blend
+from worker.ranking.history import order_again
 from worker.ranking.item_model import ItemGraph, fit_item_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.popularity import popularity
@@ -214,7 +214,7 @@ def _filled(
 
 def _repeats(context: Context, first_user: int, users: int) -> NDArray[np.int32]:
     """Each user's own restaurants, best first, shape (users, n), -1 behind the last."""
-    history = blend.order_again(
+    history = order_again(
         context.histories, first_user=first_user, users=users, is_candidate=context.is_candidate
     )
     lengths = np.diff(history.indptr)
