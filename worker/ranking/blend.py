@@ -15,7 +15,7 @@ the user ordered from, so that a short history says little; lift: how much more 
 history than of everyone's is of j's cuisine.
 
 `for_you` alternates: of each ten, so many are the best repeats and the rest the best discoveries.
-docs/decisions/0010 has the figures this form was chosen by.
+docs/decisions/0010 has the figures that this form was chosen by.
 """
 
 import numpy as np
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from worker.ranking import sort_keys
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.blocks import cut_blocks
-from worker.ranking.diversity import spread_cuisines
+from worker.ranking.diversity import LOOK_AHEAD, spread_cuisines
 from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather
 from worker.ranking.history import History, order_again
 from worker.ranking.matrix import InteractionMatrix
@@ -58,7 +58,8 @@ def blend_block(
     the place. A user's lists depend on that user alone, to the bit.
     """
     users = collaborative.shape[0]
-    discover = np.full((users, n), sort_keys.NOTHING)
+    # Deep enough for the cap on cuisines, so that a shorter list is the beginning of a longer one.
+    discover = np.full((users, max(n, LOOK_AHEAD)), sort_keys.NOTHING)
     slots = empty_slots(surroundings, users)
     bounds = entry_bounds(collaborative, surroundings)
     for start, stop in cut_blocks(
@@ -75,10 +76,12 @@ def blend_block(
         _rank(scores(evidence, weights), evidence, discover[start:stop])
     degrees = np.diff(matrix.indptr[first_user : first_user + users + 1])
     discover[degrees == 0] = sort_keys.NOTHING
-    is_ranked = sort_keys.is_positive(discover)
+    discover[~sort_keys.is_positive(discover)] = sort_keys.NOTHING
     rows = sort_keys.rows_of(discover)
-    lengths = np.count_nonzero(is_ranked, axis=1).astype(np.int32)
     spread = spread_cuisines(rows, surroundings.facts.cuisine_codes, cap=weights.cuisine_cap)
+    totals = _follow(discover, rows, spread)
+    spread, totals = spread[:, :n], totals[:, :n]
+    lengths = np.count_nonzero(spread >= 0, axis=1).astype(np.int32)
     again = order_again(
         matrix,
         first_user=first_user,
@@ -86,12 +89,7 @@ def blend_block(
         is_candidate=surroundings.facts.is_candidate,
     )
     for_you = _alternate(again, spread, lengths, weights.repeats_in_ten)
-    return for_you, RankedBlock(
-        first_user=first_user,
-        rows=spread,
-        scores=_follow(discover, rows, spread),
-        lengths=lengths,
-    )
+    return for_you, RankedBlock(first_user=first_user, rows=spread, scores=totals, lengths=lengths)
 
 
 def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:

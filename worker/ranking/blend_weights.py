@@ -31,7 +31,7 @@ class BlendWeights:
     """q: how much the user's cuisines count."""
     cuisine_floor: float = 0.3
     """f: what a cuisine far from the user's still has."""
-    repeats_in_ten: int = 8
+    repeats_in_ten: int = 9
     """Repeats among each ten of `for_you` while there are enough; 10 puts all repeats first."""
     cuisine_cap: int = 5
     """At most so many of one cuisine among ten discoveries, on the first two pages."""
@@ -62,7 +62,7 @@ BOUNDS: dict[str, tuple[float, float]] = {
     "distance": (0, 3),
     "near_km": (0.01, 100),
     "points": (0, 3),
-    "points_half": (0, 100),
+    "points_half": (0.1, 100),
     "points_floor": (0.001, 1),
     "cuisine": (0, 2),
     "cuisine_floor": (0.01, 10),

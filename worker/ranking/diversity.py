@@ -11,7 +11,8 @@ NO_CUISINE = 0
 
 PAGE = 10
 PAGES = 2
-_LOOK_AHEAD = 60
+LOOK_AHEAD = 60
+"""Places from the top that a page may be filled from."""
 
 
 def spread_cuisines(
@@ -25,7 +26,7 @@ def spread_cuisines(
     """
     if cap >= PAGE or not rows.size or not len(cuisine_codes):
         return rows
-    depth = min(_LOOK_AHEAD, rows.shape[1])
+    depth = min(LOOK_AHEAD, rows.shape[1])
     cuisines = np.where(rows[:, :depth] < 0, NO_CUISINE, cuisine_codes[rows[:, :depth]])
     is_over = np.zeros(len(rows), np.bool_)
     for start in range(0, min(PAGES * PAGE, depth), PAGE):

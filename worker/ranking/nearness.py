@@ -68,10 +68,16 @@ def nearest_km(
     or the user has no anchor.
     """
     distances = np.full(len(rows), np.nan, np.float32)
+    if not len(anchors):
+        return distances
+    # The place of a user without anchors is never looked at, so any will do.
+    foremost = anchors[np.minimum(anchor_indptr[:-1], len(anchors) - 1)]
+    cosines = where.cosines[foremost]
     y, x = where.y_km.take(rows), where.x_km.take(rows)
-    anchor_y = where.y_km[anchors][:, np.newaxis]
-    anchor_x = where.x_km[anchors][:, np.newaxis]
-    cosines = where.cosines[anchors].tolist()
+    x *= np.repeat(cosines, np.diff(indptr))
+    anchor_y = where.y_km[anchors]
+    anchor_x = where.x_km[anchors] * np.repeat(cosines, np.diff(anchor_indptr))
+    anchor_y, anchor_x = anchor_y[:, np.newaxis], anchor_x[:, np.newaxis]
     # User by user the arrays stay in the nearest cache, which is worth more than one long call.
     for (start, stop), (first, last) in zip(
         itertools.pairwise(indptr.tolist()), itertools.pairwise(anchor_indptr.tolist()), strict=True
@@ -80,11 +86,10 @@ def nearest_km(
             continue
         squares = y[start:stop] - anchor_y[first:last]
         squares *= squares
-        cosine = np.float32(cosines[first])
-        across = x[start:stop] * cosine - anchor_x[first:last] * cosine
+        across = x[start:stop] - anchor_x[first:last]
         across *= across
         squares += across
-        squares.min(axis=0, out=distances[start:stop])
+        np.minimum.reduce(squares, axis=0, out=distances[start:stop])
     return np.sqrt(distances, out=distances)
 
 

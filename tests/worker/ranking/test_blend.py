@@ -128,6 +128,16 @@ def test_scores_fall_along_a_list_and_stay_with_their_restaurant():
         )
 
 
+@pytest.mark.parametrize("n", [1, 7, 20, 59])
+def test_a_shorter_list_is_the_beginning_of_a_longer_one(n):
+    matrix, surroundings, points, cities = small_world(seed=12)
+    weights = replace(DEFAULTS, cuisine_cap=2)
+    short = blend(matrix, surroundings, points, cities=cities, weights=weights, n=n)
+    long = blend(matrix, surroundings, points, cities=cities, weights=weights, n=60)
+    for few, many in zip(short, long, strict=True):
+        assert lists(few) == [found[:n] for found in lists(many)]
+
+
 @pytest.mark.parametrize("block", [1, 2, 7])
 def test_no_block_size_changes_a_bit(block):
     matrix, surroundings, points, cities = small_world(seed=6)
