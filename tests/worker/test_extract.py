@@ -117,6 +117,17 @@ def test_every_order_is_read_once_whatever_the_blocks(engine: Engine, block_rows
     assert skipped == {}
 
 
+def test_no_block_holds_much_more_than_was_asked_for(engine: Engine) -> None:
+    add_shop(engine)
+    add_orders(engine, [(1, 1, NOW)] * MANY)
+    with extract.reading(engine) as connection:
+        for block_rows in (50, 100):
+            blocks = extract.orders(connection, block_rows=block_rows, now=NOW, skipped=Counter())
+            sizes = [len(block.user_ids) for block in blocks]
+            assert sum(sizes) == MANY
+            assert max(sizes) <= 4 * block_rows
+
+
 def test_no_orders_are_no_rows(engine: Engine) -> None:
     assert read_orders(engine) == ([], {})
 
