@@ -234,6 +234,11 @@ class Settings(BaseSettings):
         return self.data_dir / "snapshots"
 
     @property
+    def models_dir(self) -> Path:
+        """Where the worker keeps the models of published snapshots."""
+        return self.data_dir / "models"
+
+    @property
     def scratch_dir(self) -> Path:
         """Where a precompute builds its parts."""
         return self.data_dir / "scratch"

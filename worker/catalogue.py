@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.snapshot.format import ordinal_width, write_restaurants
+from worker.ranking.surroundings import RestaurantFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,6 +19,9 @@ class Catalogue:
     is_active: NDArray[np.bool_]
     cuisines: list[str | None]
     price_ranges: NDArray[np.uint8]
+    latitudes: NDArray[np.float32]
+    """Degrees, NaN where unknown."""
+    longitudes: NDArray[np.float32]
     created_seconds: NDArray[np.int64]
     """When the row was written, since 1970; NEVER of the matrix where that is unknown."""
 
@@ -25,6 +29,19 @@ class Catalogue:
     def ordinals(self) -> NDArray[np.int64]:
         """Row -> ordinal; meaningless for inactive rows."""
         return np.cumsum(self.is_active) - 1
+
+    @property
+    def facts(self) -> RestaurantFacts:
+        """What the ranking knows of each restaurant; the first of several cuisines is its main."""
+        names = [(kinds or "").split("|")[0].strip().casefold() for kinds in self.cuisines]
+        codes = {name: code for code, name in enumerate(sorted({*names, ""}))}
+        return RestaurantFacts(
+            city_codes=self.cities,
+            latitudes=self.latitudes,
+            longitudes=self.longitudes,
+            cuisine_codes=np.fromiter((codes[name] for name in names), np.int32, len(names)),
+            is_candidate=self.is_active,
+        )
 
     @property
     def width(self) -> int:

@@ -4,6 +4,7 @@ Reads through `extract.py` and hands each stream to what keeps it: the matrix bu
 of the catalogue, the file of the metadata projection.
 """
 
+import math
 import sys
 from array import array
 from collections import Counter
@@ -20,8 +21,10 @@ from shared.errors import JobFailed
 from shared.settings import Settings
 from worker import extract, lists, memory, projection
 from worker.catalogue import Catalogue
+from worker.executors import thread_count
 from worker.progress import Progress
 from worker.ranking.activity import NEVER
+from worker.ranking.discovery import rank_for
 from worker.ranking.matrix import MatrixBuilder
 
 
@@ -38,11 +41,21 @@ class Inputs:
     plan: memory.Plan
 
 
-def plan_for(settings: Settings, counts: dict[str, int]) -> memory.Plan:
+def plan_for(
+    settings: Settings, counts: dict[str, int], *, interactions: int | None = None
+) -> memory.Plan:
+    """interactions: as counted; estimated from the orders when None."""
+    pairs = round(counts["orders"] * memory.DISTINCT_SHARE)
     return memory.make_plan(
         users=counts["users"],
         restaurants=counts["restaurants"],
         orders=counts["orders"],
+        interactions=interactions,
+        rank=rank_for(
+            restaurants=counts["restaurants"],
+            interactions=pairs if interactions is None else interactions,
+        ),
+        threads=thread_count(),
         budget_mb=settings.worker_memory_mb,
         store_budget_mb=settings.snapshot_mb,
         head_length=lists.LIST_IDS,
@@ -97,6 +110,7 @@ def _catalogue(
     cuisines: list[str | None] = []
     prices: list[int] = []
     created = array("q")
+    latitudes, longitudes = array("f"), array("f")
 
     def noted() -> Iterator[extract.RestaurantRow]:
         for row in extract.restaurants(connection, block_rows=chosen.extract_rows, skipped=skipped):
@@ -105,6 +119,8 @@ def _catalogue(
             active.append(row.is_active)
             cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
             prices.append(row.price_range or 0)
+            latitudes.append(math.nan if row.latitude is None else row.latitude)
+            longitudes.append(math.nan if row.longitude is None else row.longitude)
             created.append(NEVER if row.created_seconds is None else row.created_seconds)
             yield row
 
@@ -115,6 +131,8 @@ def _catalogue(
         is_active=np.array(active, np.bool_),
         cuisines=cuisines,
         price_ranges=np.array(prices, np.uint8),
+        latitudes=np.array(latitudes, np.float32),
+        longitudes=np.array(longitudes, np.float32),
         created_seconds=np.clip(np.array(created, np.int64), 0, NEVER),
     )
     return catalogue, shown

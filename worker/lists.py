@@ -2,11 +2,10 @@
 
 A user's record holds heads: for_you and discover up to `head_length` ids, order_again whole. The
 API completes the heads from the popular lists, so a head need not be padded here
-(docs/snapshot-format.md). Rows of the matrix become ordinals of the snapshot here: inactive
-restaurants have rows, because their orders tell about taste, but no ordinal.
+(docs/snapshot-format.md). Blocks of users are ranked by tasks and written in order.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,18 +13,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from shared.snapshot.format import (
-    SOURCE_NONE,
     SOURCE_PERSONAL,
     SOURCE_PREFERENCES,
     ListsWriter,
     write_users,
 )
-from worker.catalogue import Catalogue
-from worker.extract import Taste, UserColumns
-from worker.ranking import blend, popularity
+from worker.executors import Workers
+from worker.ranking.array_files import save_fields
 from worker.ranking.item_model import ItemGraph
-from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import score_users
+from worker.ranking.matrix import InteractionMatrix, user_degrees
+from worker.ranking.ordered import run_ordered
+from worker.ranking.scoring import cut_users
+from worker.user_records import UserTask, rank_block
 
 LIST_IDS = 200
 
@@ -43,60 +42,49 @@ class UserCounts:
 
 
 def write_user_lists(
+    task: UserTask,
     *,
     matrix: InteractionMatrix,
     graph: ItemGraph,
-    catalogue: Catalogue,
-    popular_scores: NDArray[np.float32],
-    users: UserColumns,
-    tastes: Mapping[int, Taste],
-    head_length: int,
+    model_folder: Path,
+    workers: Workers,
     user_block: int,
     block_entries: int,
     folder: Path,
     on_users: Callable[[int], None],
 ) -> UserCounts:
-    """Writes the parts `lists` and `users`; tells `on_users` how many users are done."""
-    count = len(users.ids)
+    """Writes the parts `lists` and `users` to `folder`; tells `on_users` how many users are done.
+
+    model_folder: holds the matrix, the graph and what `save_surroundings` writes.
+    """
+    save_fields(model_folder, "users", task)
+    count = len(matrix.user_ids)
     sources = np.zeros(count, np.uint8)
-    offsets = np.zeros(count + 1, np.uint32)
-    preferred = {
-        int(np.searchsorted(users.ids, user_id)): taste for user_id, taste in tastes.items()
-    }
-    by_taste = _TasteLists(popular_scores, catalogue, head_length)
-    restaurants = np.zeros(count, np.int64)
+    offsets = np.zeros(count + 1, np.int64)
+    cuts = list(cut_users(matrix, graph, user_block=user_block, block_entries=block_entries))
+    blocks = run_ordered(
+        workers.executor,
+        rank_block,
+        ((model_folder, start, stop) for start, stop in cuts),
+        ahead=workers.ahead,
+    )
     with (folder / "lists").open("wb") as file:
-        writer = ListsWriter(file, users=count, width=catalogue.width)
-        for user, again, discover, restaurant_count in _heads(
-            matrix,
-            graph,
-            catalogue,
-            head_length=head_length,
-            user_block=user_block,
-            block_entries=block_entries,
-        ):
-            restaurants[user] = restaurant_count
-            if again or discover:
-                sources[user] = SOURCE_PERSONAL
-                limit = head_length * catalogue.width
-                offsets[user + 1] = writer.append((again + discover)[:limit], discover, again)
-            elif user in preferred:
-                head = by_taste.head(preferred[user], int(users.cities[user]))
-                sources[user] = SOURCE_PREFERENCES if head else SOURCE_NONE
-                offsets[user + 1] = writer.append(head, head, b"")
-            else:
-                offsets[user + 1] = writer.append(b"", b"", b"")
-            if user % user_block == 0:
-                on_users(user)
+        writer = ListsWriter(file, users=count, width=task.width)
+        for (start, stop), records in zip(cuts, blocks, strict=True):
+            writer.append_records(records.packed.data)
+            sources[start:stop] = records.sources
+            offsets[start + 1 : stop + 1] = records.sizes
+            on_users(stop)
+    np.cumsum(offsets, out=offsets)
     with (folder / "users").open("wb") as file:
         write_users(
             file,
-            ids=users.ids.data,
-            offsets=offsets.data,
-            cities=users.cities.data,
+            ids=_plain(matrix.user_ids),
+            offsets=_plain(offsets.astype(np.uint32)),
+            cities=_plain(task.user_cities),
             sources=sources.data,
         )
-    has_five = restaurants >= 5
+    has_five = user_degrees(matrix) >= 5
     is_personal = sources == SOURCE_PERSONAL
     return UserCounts(
         personal=int(np.count_nonzero(is_personal)),
@@ -106,70 +94,5 @@ def write_user_lists(
     )
 
 
-def _heads(
-    matrix: InteractionMatrix,
-    graph: ItemGraph,
-    catalogue: Catalogue,
-    *,
-    head_length: int,
-    user_block: int,
-    block_entries: int,
-) -> Iterator[tuple[int, bytes, bytes, int]]:
-    """Yields (user row, order_again, discover, interactions) with lists as packed ordinals."""
-    kind = np.dtype("<u2" if catalogue.width == 2 else "<u4")
-    ordinals = catalogue.ordinals.astype(kind)
-    width = catalogue.width
-    for block in score_users(
-        matrix, graph, n=head_length, user_block=user_block, block_entries=block_entries
-    ):
-        packed = ordinals[block.rows].tobytes()
-        stride = block.rows.shape[1] * width
-        again = blend.order_again(
-            matrix,
-            first_user=block.first_user,
-            users=len(block.lengths),
-            is_candidate=catalogue.is_active,
-        )
-        again_packed = ordinals[again.rows].tobytes()
-        starts = again.indptr.tolist()
-        for number, length in enumerate(block.lengths.tolist()):
-            user = block.first_user + number
-            at = number * stride
-            yield (
-                user,
-                again_packed[starts[number] * width : starts[number + 1] * width],
-                packed[at : at + length * width],
-                int(matrix.indptr[user + 1] - matrix.indptr[user]),
-            )
-
-
-class _TasteLists:
-    """Popular restaurants that match a taste, those of the user's city first."""
-
-    def __init__(self, scores: NDArray[np.float32], catalogue: Catalogue, head_length: int) -> None:
-        self._rows = popularity.rank(scores, is_candidate=catalogue.is_active).tolist()
-        self._catalogue = catalogue
-        self._ordinals = catalogue.ordinals.tolist()
-        self._code = "<u2" if catalogue.width == 2 else "<u4"
-        self._head_length = head_length
-        self._heads: dict[tuple[Taste, int], bytes] = {}
-
-    def head(self, taste: Taste, city: int) -> bytes:
-        """Packed ordinals; empty when nothing matches."""
-        key = (taste, taste.city or city)
-        if key not in self._heads:
-            matching = [row for row in self._rows if self._matches(row, taste)]
-            place = taste.city or city
-            near = [row for row in matching if self._catalogue.cities[row] == place]
-            chosen = near if near and place else matching
-            head = [self._ordinals[row] for row in chosen[: self._head_length]]
-            self._heads[key] = np.array(head, self._code).tobytes()
-        return self._heads[key]
-
-    def _matches(self, row: int, taste: Taste) -> bool:
-        if taste.price_ranges and int(self._catalogue.price_ranges[row]) not in taste.price_ranges:
-            return False
-        if not taste.cuisines:
-            return True
-        kinds = (self._catalogue.cuisines[row] or "").casefold().split("|")
-        return any(kind.strip() in taste.cuisines for kind in kinds)
+def _plain(array: NDArray[np.generic]) -> memoryview:
+    return np.ascontiguousarray(array).data

@@ -5,7 +5,7 @@ whole process tree in its largest stage; every term stands beside the arrays it 
 here needs numpy, so a plan can be printed without loading it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.errors import BudgetError
 
@@ -18,7 +18,9 @@ CHILD_MB = 105
 
 MAX_K = 500
 MIN_K = 20
-"""Neighbours a restaurant keeps in the item graph. Below the least, ranking falls apart."""
+"""Entries a restaurant keeps in the item filter. Below the least, ranking falls apart."""
+MIN_RANK = 16
+"""Patterns of the sharpened filter, at least; below, the plain graph does as well."""
 MIN_HEAD = 20
 
 DISTINCT_SHARE = 0.75
@@ -26,12 +28,13 @@ DISTINCT_SHARE = 0.75
 
 ORDER_BYTES = 8
 INTERACTION_BYTES = 10
-TRANSPOSED_BYTES = 4
+ID_BYTES = 4
+"""A restaurant of an interaction in user rows, or a user in restaurant rows."""
 TRANSPOSING_BYTES = 6
-GRAPH_BYTES = 8
+FILTER_BYTES = 8
 USER_BYTES = 40
 """Id, offset in the matrix, city, place and source of the lists, degree, weight."""
-RESTAURANT_BYTES = 400
+RESTAURANT_BYTES = 600
 """Columns of the catalogue as Python objects, and the arrays beside them."""
 GATHERED_BYTES = 28
 """One interaction of a block's guests: its place, id and factor."""
@@ -46,6 +49,14 @@ SLOT_BYTES = 40
 SCRATCH_ORDERS = 1 << 19
 SCRATCH_ORDER_BYTES = 40
 """Staged orders, and one slice of a bucket while building."""
+NUMBER_BYTES = 4
+TILE_ROWS = 128
+TILE_ENTRIES = 1 << 23
+TILE_COPIES = 1.5
+"""A tile, and what is computed beside it."""
+SAMPLED_ENTRIES = 1 << 23
+BLEND_MB = 24
+"""Candidates of a few users and what speaks for them, a thread."""
 
 _STORED_USER_BYTES = 15
 _STORED_RESTAURANT_BYTES = 250
@@ -57,7 +68,11 @@ class Plan:
     """Sizes a run keeps to, and what it will need."""
 
     k: int
-    """Neighbours a restaurant keeps in the item graph."""
+    """Entries a restaurant keeps in the item filter."""
+    rank: int
+    """Patterns of the sharpened filter; 0 for the plain graph."""
+    threads: int
+    """Blocks computed at a time."""
     item_block: int
     """Restaurants of a block of the graph, at most."""
     user_block: int
@@ -74,71 +89,144 @@ class Plan:
     """Predicted bytes of the snapshot, an upper bound."""
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """What memory depends on."""
+
+    users: int
+    restaurants: int
+    orders: int
+    pairs: int
+    threads: int
+    user_block: int
+    block_entries: int
+    extract_rows: int
+    head_length: int
+
+
 def make_plan(
     *,
     users: int,
     restaurants: int,
     orders: int,
     interactions: int | None = None,
+    rank: int = 0,
+    threads: int = 1,
     budget_mb: float,
     store_budget_mb: float,
     head_length: int,
 ) -> Plan:
-    """Chooses the largest k and heads that the budgets allow.
+    """Chooses the largest rank, k and heads that the budgets allow.
 
-    interactions: distinct pairs of user and restaurant; estimated when None. Raises BudgetError
-    where the data do not fit, with the megabytes that would be needed.
+    interactions: distinct pairs of user and restaurant; estimated when None. rank: patterns that
+    suit the data. Raises BudgetError where the data do not fit, with the megabytes that would be
+    needed.
     """
-    pairs = round(orders * DISTINCT_SHARE) if interactions is None else interactions
     free = max(0, (budget_mb - PARENT_MB - CHILD_MB) * MIB)
-    block_entries = _clamp(free / 24 / ENTRY_BYTES, 1 << 14, 1 << 18)
-    user_block = _clamp(free / 32 / SLOT_BYTES / max(head_length, 1), 64, 1024)
-    extract_rows = _clamp(free / 24 / ROW_BYTES, 1_000, 20_000)
-
-    lasting = users * USER_BYTES + restaurants * RESTAURANT_BYTES
-    building = (
-        max(orders * ORDER_BYTES, pairs * INTERACTION_BYTES)
-        + min(orders, SCRATCH_ORDERS) * SCRATCH_ORDER_BYTES
-        + min(extract_rows, orders) * ROW_BYTES
+    sizes = _Sizes(
+        users=users,
+        restaurants=restaurants,
+        orders=orders,
+        pairs=round(orders * DISTINCT_SHARE) if interactions is None else interactions,
+        threads=threads,
+        user_block=_clamp(free / 32 / SLOT_BYTES / max(head_length, 1) / threads, 64, 1024),
+        block_entries=_clamp(free / 24 / ENTRY_BYTES / threads, 1 << 14, 1 << 18),
+        extract_rows=_clamp(free / 24 / ROW_BYTES, 1_000, 20_000),
+        head_length=head_length,
     )
-    transposing = pairs * (INTERACTION_BYTES + TRANSPOSING_BYTES)
-    reached = SKEW * pairs * pairs // max(users, 1)
-    block = min(block_entries, reached) * ENTRY_BYTES
-    gathered = min(2 * block_entries, pairs) * GATHERED_BYTES
-    fitting = pairs * (INTERACTION_BYTES + TRANSPOSED_BYTES) + block + gathered
-    ranked = min(user_block, users) * head_length * SLOT_BYTES
-    scoring = pairs * INTERACTION_BYTES + block + ranked
-    beside_graph = max(fitting, scoring)
-
     most = min(MAX_K, max(1, restaurants - 1))
     least = min(MIN_K, most)
-    for_graph = min(free - lasting - beside_graph, budget_mb * MIB / 3)
-    k = min(most, max(least, int(for_graph / GRAPH_BYTES / max(restaurants, 1)) - 1))
-    graph = min(restaurants * k, reached) + restaurants
-    stages = (building, transposing, beside_graph + graph * GRAPH_BYTES)
-    peak_mb = PARENT_MB + CHILD_MB + (lasting + max(stages)) / MIB
-    if peak_mb > budget_mb:
-        raise BudgetError(
-            f"a precompute of {orders} orders needs about {peak_mb:.0f} MB; "
-            f"TASTEMATCH_WORKER_MEMORY_MB allows {budget_mb:.0f}"
-        )
+    while True:
+        beside = _bytes_beside_filter(sizes)
+        for_filter = min(free - beside, budget_mb * MIB / 3)
+        k = min(most, max(least, int(for_filter / FILTER_BYTES / max(restaurants, 1)) - 1))
+        needed = max(beside + _filter_bytes(sizes, k, rank), _fitting_bytes(sizes, rank))
+        peak_mb = PARENT_MB + CHILD_MB + needed / MIB
+        if peak_mb <= budget_mb:
+            break
+        if rank:
+            rank = rank // 2 if rank >= 2 * MIN_RANK else 0
+        elif sizes.threads > 1:
+            sizes = replace(sizes, threads=sizes.threads - 1)
+        else:
+            raise BudgetError(
+                f"a precompute of {orders} orders needs about {peak_mb:.0f} MB; "
+                f"TASTEMATCH_WORKER_MEMORY_MB allows {budget_mb:.0f}"
+            )
     head, store_bytes = _heads(
         users=users,
         restaurants=restaurants,
-        pairs=pairs,
+        pairs=sizes.pairs,
         head_length=min(head_length, max(restaurants, 1)),
         store_budget_mb=store_budget_mb,
     )
     return Plan(
         k=k,
+        rank=rank,
+        threads=sizes.threads,
         item_block=256,
-        user_block=user_block,
-        block_entries=block_entries,
-        extract_rows=extract_rows,
+        user_block=sizes.user_block,
+        block_entries=sizes.block_entries,
+        extract_rows=sizes.extract_rows,
         head_length=head,
         peak_mb=round(peak_mb, 1),
         store_bytes=store_bytes,
     )
+
+
+def _lasting_bytes(sizes: _Sizes) -> float:
+    return sizes.users * USER_BYTES + sizes.restaurants * RESTAURANT_BYTES
+
+
+def _reached(sizes: _Sizes) -> int:
+    """Pairs of restaurants that share a user."""
+    return SKEW * sizes.pairs * sizes.pairs // max(sizes.users, 1)
+
+
+def _filter_bytes(sizes: _Sizes, k: int, rank: int) -> float:
+    entries = sizes.restaurants * k if rank else min(sizes.restaurants * k, _reached(sizes))
+    return (entries + sizes.restaurants) * FILTER_BYTES
+
+
+def _bytes_beside_filter(sizes: _Sizes) -> float:
+    """While users are ranked: their matrix, and the blocks of all threads."""
+    block = min(sizes.block_entries, _reached(sizes)) * ENTRY_BYTES
+    ranked = min(sizes.user_block, sizes.users) * sizes.head_length * SLOT_BYTES
+    blend = min(BLEND_MB * MIB, sizes.pairs * 1000)
+    matrix = sizes.pairs * INTERACTION_BYTES
+    return _lasting_bytes(sizes) + matrix + sizes.threads * (block + ranked + blend)
+
+
+def _fitting_bytes(sizes: _Sizes, rank: int) -> float:
+    """The largest stage before users are ranked."""
+    building = (
+        max(sizes.orders * ORDER_BYTES, sizes.pairs * INTERACTION_BYTES)
+        + min(sizes.orders, SCRATCH_ORDERS) * SCRATCH_ORDER_BYTES
+        + min(sizes.extract_rows, sizes.orders) * ROW_BYTES
+    )
+    transposing = sizes.pairs * (ID_BYTES + TRANSPOSING_BYTES)
+    block = (
+        min(sizes.block_entries, _reached(sizes)) * ENTRY_BYTES
+        + min(2 * sizes.block_entries, sizes.pairs) * GATHERED_BYTES
+    )
+    matrix = sizes.pairs * 2 * ID_BYTES
+    stages: list[float] = [building, transposing, matrix + block]
+    if rank:
+        restaurants = sizes.restaurants
+        rows = min(TILE_ROWS, max(1, TILE_ENTRIES // max(restaurants, 1)))
+        tile = rows * restaurants * NUMBER_BYTES * TILE_COPIES
+        patterns = rank * restaurants * NUMBER_BYTES
+        stages += [
+            matrix + patterns + sizes.threads * (tile + block),
+            matrix + 2 * (patterns + 16 * restaurants * NUMBER_BYTES) + _iterating_bytes(sizes),
+            matrix + patterns + SAMPLED_ENTRIES * NUMBER_BYTES + block,
+        ]
+    return _lasting_bytes(sizes) + max(stages)
+
+
+def _iterating_bytes(sizes: _Sizes) -> float:
+    """Three times 32 patterns, and a block of interactions, a thread."""
+    return sizes.threads * (3 * 32 * sizes.restaurants * NUMBER_BYTES + 8 * MIB)
 
 
 def _heads(

@@ -17,7 +17,9 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
+import numpy as np
 import orjson
+from numpy.typing import NDArray
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
@@ -31,12 +33,19 @@ from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
 from worker import extract, gate, lists, memory, projection, public_lists
 from worker.catalogue import write_catalogue
+from worker.description import algorithm_of, counts_of
+from worker.executors import block_workers
 from worker.inputs import Inputs, plan_for, read_inputs
+from worker.model import fit_model
+from worker.model_files import KeptModel, keep_model, prune_models
 from worker.progress import Progress
 from worker.ranking import popularity
-from worker.ranking.item_model import fit_item_graph
+from worker.ranking.array_files import save_matrix
+from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.matrix import InteractionMatrix
 from worker.scratch import scratch_folder
+from worker.taste_lists import taste_heads
+from worker.user_records import UserTask
 
 if TYPE_CHECKING:
     from shared.snapshot.store import SnapshotStore, State
@@ -63,48 +72,59 @@ def precompute(
     engine = sync_engine(settings)
     try:
         generation = _generation(store)
-        with scratch_folder(settings.scratch_dir) as folder:
+        with scratch_folder(settings.scratch_dir) as scratch:
+            folder, model_folder = scratch / "parts", scratch / "model"
+            folder.mkdir()
+            model_folder.mkdir()
             with progress.stage("extract"), database_errors():
                 found = read_inputs(
                     engine, settings, folder, now=now, skipped=skipped, progress=progress
                 )
             with progress.stage("matrix"):
-                matrix = found.builder.build()
-            with progress.stage("ranking"):
-                scores = popularity.popularity(matrix)
-                graph = fit_item_graph(
-                    matrix,
-                    k=found.plan.k,
-                    item_block=found.plan.item_block,
-                    block_entries=found.plan.block_entries,
-                    is_candidate=found.catalogue.is_active,
-                )
-            with progress.stage("lists"):
-                write_catalogue(found.catalogue, folder)
-                (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
-                public_lists.write_public_lists(
-                    scores,
-                    found.builder.activity,
-                    found.catalogue,
-                    cities=len(found.cities.names),
-                    folder=folder,
-                )
-                public_lists.write_similar(graph, scores, found.catalogue, folder)
-                user_counts = lists.write_user_lists(
-                    matrix=matrix,
-                    graph=graph,
-                    catalogue=found.catalogue,
-                    popular_scores=scores,
-                    users=found.users,
-                    tastes=found.tastes,
-                    head_length=found.plan.head_length,
-                    user_block=found.plan.user_block,
-                    block_entries=found.plan.block_entries,
-                    folder=folder,
-                    on_users=lambda done: progress.at(done / max(1, len(found.users.ids))),
-                )
-            counts = _counts(found, matrix, user_counts, skipped)
+                matrix = save_matrix(found.builder.build(), model_folder)
+                plan = _replan(settings, found, matrix)
+            weights = BlendWeights(cuisine_cap=settings.cuisine_cap)
+            with block_workers(settings, plan.threads) as workers:
+                with progress.stage("ranking"):
+                    scores = popularity.popularity(matrix)
+                    graph = fit_model(
+                        matrix,
+                        model_folder,
+                        facts=found.catalogue.facts,
+                        weights=weights,
+                        plan=plan,
+                        workers=workers,
+                        on_rows=lambda rows: progress.at(rows / len(found.catalogue.ids)),
+                    )
+                with progress.stage("lists"):
+                    write_catalogue(found.catalogue, folder)
+                    (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
+                    public_lists.write_public_lists(
+                        scores,
+                        found.builder.activity,
+                        found.catalogue,
+                        cities=len(found.cities.names),
+                        folder=folder,
+                    )
+                    public_lists.write_similar(graph, scores, found.catalogue, folder)
+                    user_counts = lists.write_user_lists(
+                        _user_task(found, plan, scores),
+                        matrix=matrix,
+                        graph=graph,
+                        model_folder=model_folder,
+                        workers=workers,
+                        user_block=plan.user_block,
+                        block_entries=plan.block_entries,
+                        folder=folder,
+                        on_users=lambda done: progress.at(done / max(1, len(found.users.ids))),
+                    )
+            counts = counts_of(found, matrix, user_counts, skipped)
             as_of = datetime.fromtimestamp(matrix.as_of_seconds, UTC) if matrix.orders else None
+            kept = KeptModel(
+                restaurant_ids=found.catalogue.ids,
+                as_of_seconds=matrix.as_of_seconds,
+                head_length=plan.head_length,
+            )
             del graph, matrix, scores
             with progress.stage("projection"):
                 for number, _ in enumerate(projection.compress_metadata(folder), start=1):
@@ -115,7 +135,7 @@ def precompute(
                     version=new_version(datetime.now(UTC), after=store.newest_version()),
                     created_at=datetime.now(UTC),
                     data_as_of=as_of,
-                    algorithm=_algorithm(found.plan),
+                    algorithm=algorithm_of(plan, weights),
                     counts=counts,
                     bytes=sizes,
                     checksums=checksums,
@@ -135,7 +155,11 @@ def precompute(
                     on_progress=lambda written: progress.at(written / total),
                     check=check,
                 )
+                keep_model(model_folder, kept, home=settings.models_dir, version=manifest.version)
                 store.prune(settings.keep_snapshots)
+                prune_models(
+                    settings.models_dir, [entry.manifest.version for entry in store.versions()]
+                )
             if reasons := manifest.held_because:
                 log.warning("snapshot.held", version=manifest.version, reason="; ".join(reasons))
         return manifest, state
@@ -144,7 +168,7 @@ def precompute(
         engine.dispose()
 
 
-def plan(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
+def predict(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
     """The block sizes and predicted figures of a run on the data as they are, and their counts."""
     engine = sync_engine(settings)
     try:
@@ -156,6 +180,16 @@ def plan(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
         engine.dispose()
 
 
+def _replan(settings: Settings, found: Inputs, matrix: InteractionMatrix) -> memory.Plan:
+    """Sizes by the interactions as they were counted."""
+    counts = {
+        "users": len(found.users.ids),
+        "restaurants": len(found.catalogue.ids),
+        "orders": matrix.orders,
+    }
+    return plan_for(settings, counts, interactions=len(matrix.restaurants))
+
+
 def _generation(store: SnapshotStore) -> int | None:
     """None where the pointer is damaged: then this run sets it anew."""
     try:
@@ -164,34 +198,19 @@ def _generation(store: SnapshotStore) -> int | None:
         return None
 
 
-def _counts(
-    found: Inputs,
-    matrix: InteractionMatrix,
-    users: lists.UserCounts,
-    skipped: Counter[str],
-) -> dict[str, Any]:
-    reasons = {reason: number for reason, number in sorted(skipped.items()) if number}
-    if matrix.skipped:
-        reasons["orders of unknown users or restaurants"] = matrix.skipped
-    return {
-        "restaurants": found.projection.restaurants,
-        "users": len(found.users.ids),
-        "interactions": len(matrix.restaurants),
-        "orders": matrix.orders,
-        "cities": len(found.cities.names) - 1,
-        "users_with_personal_lists": users.personal,
-        "users_with_preference_lists": users.preferences,
-        "users_with_five_restaurants": users.five,
-        "users_with_five_restaurants_and_personal_lists": users.personal_of_five,
-        "skipped": {"rows": sum(reasons.values()), "reasons": reasons},
-    }
-
-
-def _algorithm(chosen: memory.Plan) -> dict[str, Any]:
-    return {
-        "name": "item-graph",
-        "parameters": {"k": chosen.k, "head_length": chosen.head_length},
-    }
+def _user_task(found: Inputs, plan: memory.Plan, scores: NDArray[np.float32]) -> UserTask:
+    head_of_user, head_indptr, head_rows = taste_heads(
+        found.tastes, found.users, scores, found.catalogue, head_length=plan.head_length
+    )
+    return UserTask(
+        head_length=plan.head_length,
+        width=found.catalogue.width,
+        ordinals=found.catalogue.ordinals,
+        user_cities=found.users.cities,
+        head_of_user=head_of_user,
+        head_indptr=head_indptr,
+        head_rows=head_rows,
+    )
 
 
 @click.command()
@@ -224,7 +243,7 @@ def main(
         settings = load_settings()
         configure_logs(service="worker", level=log_level or settings.log_level)
         if only_plan:
-            chosen, counts = plan(settings)
+            chosen, counts = predict(settings)
             tell({"event": "plan", "plan": asdict(chosen), "counts": counts})
             return
         log.info("precompute.started", origin=origin, job_id=job_id)

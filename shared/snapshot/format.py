@@ -121,8 +121,13 @@ class ListsWriter:
         width = self._width
         head = self._lengths.pack(len(for_you) // width, len(discover) // width)
         record = b"".join((head, for_you, discover, order_again))
-        self._file.write(record)
-        self.offset += len(record) // width
+        return self.append_records(record)
+
+    def append_records(self, records: Buffer) -> int:
+        """Takes whole records, one after the other; returns the offset after the last."""
+        written = memoryview(records).nbytes
+        self._file.write(records)
+        self.offset += written // self._width
         return self.offset
 
 

@@ -277,7 +277,8 @@ def test_a_tiny_catalogue_makes_short_lists(
             orders=[{"id": 1, "user_id": 9, "restaurant_id": 1, "order_date": NOW}],
         )
     )
-    assert found.lists[9] == ([1], [], [1])
+    others = list(range(2, restaurants + 1))
+    assert found.lists[9] == ([1, *others], others, [1])
     assert sorted(found.popular[None]) == list(range(1, restaurants + 1))
     assert found.similar[1] == []
 

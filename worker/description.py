@@ -1,0 +1,42 @@
+"""What a manifest says of a run: what was counted, and how it was ranked."""
+
+from collections import Counter
+from dataclasses import asdict
+from typing import Any
+
+from worker import lists, memory
+from worker.inputs import Inputs
+from worker.ranking.blend_weights import BlendWeights
+from worker.ranking.filter_terms import FilterParameters
+from worker.ranking.matrix import InteractionMatrix
+
+
+def counts_of(
+    found: Inputs,
+    matrix: InteractionMatrix,
+    users: lists.UserCounts,
+    skipped: Counter[str],
+) -> dict[str, Any]:
+    reasons = {reason: number for reason, number in sorted(skipped.items()) if number}
+    if matrix.skipped:
+        reasons["orders of unknown users or restaurants"] = matrix.skipped
+    return {
+        "restaurants": found.projection.restaurants,
+        "users": len(found.users.ids),
+        "interactions": len(matrix.restaurants),
+        "orders": matrix.orders,
+        "cities": len(found.cities.names) - 1,
+        "users_with_personal_lists": users.personal,
+        "users_with_preference_lists": users.preferences,
+        "users_with_five_restaurants": users.five,
+        "users_with_five_restaurants_and_personal_lists": users.personal_of_five,
+        "skipped": {"rows": sum(reasons.values()), "reasons": reasons},
+    }
+
+
+def algorithm_of(chosen: memory.Plan, weights: BlendWeights) -> dict[str, Any]:
+    parameters = {"k": chosen.k, "head_length": chosen.head_length, "blend": weights.to_json()}
+    if not chosen.rank:
+        return {"name": "item-graph", "parameters": parameters}
+    filter_ = asdict(FilterParameters(rank=chosen.rank))
+    return {"name": "sharpened", "parameters": {**parameters, "filter": filter_}}

@@ -1,0 +1,89 @@
+"""What turns histories into lists: the item filter, the surroundings and the weights of the blend.
+
+All of it lies in the files of one folder and is mapped, so that blocks in any thread or process,
+and later the refresh of one user, rank by the same bytes.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse
+from numpy.typing import NDArray
+
+from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
+from worker.ranking.blend import blend_block, order_again
+from worker.ranking.blend_weights import BlendWeights
+from worker.ranking.history import History
+from worker.ranking.item_model import load_graph
+from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.nearness import Places
+from worker.ranking.scoring import (
+    RECENCY_HALF_LIFE_DAYS,
+    RankedBlock,
+    filter_matrix,
+    weighted_histories,
+)
+from worker.ranking.surroundings import RestaurantFacts, Surroundings
+
+_SURROUNDING_ARRAYS = ("guests", "head_indptr", "heads", "nearby", "cuisine_shares")
+
+
+@dataclass(frozen=True, slots=True)
+class Ranker:
+    """What ranks users by their histories, mapped from files."""
+
+    scores_of: scipy.sparse.csr_array
+    surroundings: Surroundings
+    weights: BlendWeights
+
+
+def save_surroundings(surroundings: Surroundings, weights: BlendWeights, folder: Path) -> None:
+    save_fields(folder, "facts", surroundings.facts)
+    save_fields(folder, "places", surroundings.places)
+    for name in _SURROUNDING_ARRAYS:
+        save_array(folder / f"surroundings-{name}", getattr(surroundings, name))
+    save_fields(folder, "weights", weights)
+
+
+@lru_cache(maxsize=1)
+def load_ranker(folder: Path) -> Ranker:
+    """What `save_surroundings` and the fit of the filter wrote; mapped once in a process."""
+    arrays = {name: load_array(folder / f"surroundings-{name}") for name in _SURROUNDING_ARRAYS}
+    return Ranker(
+        scores_of=filter_matrix(load_graph(folder), has_seen=False),
+        surroundings=Surroundings(
+            facts=load_fields(folder, "facts", RestaurantFacts),
+            places=load_fields(folder, "places", Places),
+            **arrays,
+        ),
+        weights=load_fields(folder, "weights", BlendWeights),
+    )
+
+
+def rank_users(
+    ranker: Ranker, matrix: InteractionMatrix, cities: NDArray[np.uint16], *, start: int, n: int
+) -> tuple[RankedBlock, RankedBlock, History]:
+    """(for_you, discover, order_again) of the users of `matrix` from row `start` on.
+
+    matrix: everybody's histories, or those of a few users. cities: codes, shape (users ranked,).
+    """
+    stop = start + len(cities)
+    histories = weighted_histories(matrix, start, stop, half_life_days=RECENCY_HALF_LIFE_DAYS)
+    for_you, discover = blend_block(
+        matrix,
+        histories @ ranker.scores_of,
+        first_user=start,
+        user_cities=cities,
+        surroundings=ranker.surroundings,
+        weights=ranker.weights,
+        n=n,
+    )
+    again = order_again(
+        matrix,
+        first_user=start,
+        users=len(cities),
+        is_candidate=ranker.surroundings.facts.is_candidate,
+    )
+    return for_you, discover, again
