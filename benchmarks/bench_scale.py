@@ -43,6 +43,7 @@ HOME = Path(__file__).resolve().parent.parent
 SIZES = (Size(100_000, 10_000, 2_000_000), Size(1_000_000, 50_000, 20_000_000))
 MAX_SECONDS = 180.0
 MAX_EXPONENT = 1.1
+MAX_ONE_USER_MS = 1.0
 SAMPLE_SECONDS = 0.05
 LOOK_SECONDS = 0.25
 
@@ -61,6 +62,7 @@ class Figures:
     process_peaks: dict[str, float] = field(default_factory=dict)
     plan: dict[str, Any] = field(default_factory=dict)
     manifest: dict[str, Any] = field(default_factory=dict)
+    one_user: dict[str, float] = field(default_factory=dict)
 
 
 def main() -> None:
@@ -161,9 +163,9 @@ def _environment(
     }
 
 
-def _run(environment: dict[str, str], *words: str) -> str:
+def _run(environment: dict[str, str], *words: str, module: str = "tastematch") -> str:
     return subprocess.run(
-        [sys.executable, "-m", "tastematch", *words],
+        [sys.executable, "-m", module, *words],
         env=environment,
         cwd=HOME,
         stdout=subprocess.PIPE,
@@ -204,6 +206,15 @@ def _precompute(
                 raise SystemExit(f"the precompute ended with status {process.returncode}")
             manifest.seek(0)
             figures.manifest = json.load(manifest)
+        figures.one_user = json.loads(
+            _run(
+                environment,
+                str(folder / "data" / "models"),
+                figures.manifest["version"],
+                url,
+                module="benchmarks.one_user",
+            )
+        )
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT stages FROM jobs ORDER BY created_at DESC LIMIT 1")
         (stages,) = cursor.fetchone()
@@ -265,6 +276,13 @@ def _print(size: Size, figures: Figures, options: argparse.Namespace) -> None:
             for name, peak in _largest(figures.process_peaks)
         ),
         ("peak that --plan predicts", f"{figures.plan['peak_mb']:.0f} MB", ""),
+        ("one user anew, warm, median", f"{figures.one_user['median']:.2f} ms", ""),
+        (
+            "one user anew, warm, 95 %",
+            f"{figures.one_user['p95']:.2f} ms",
+            f"{MAX_ONE_USER_MS:g} ms",
+        ),
+        ("peak RSS of that process", f"{figures.one_user['peak_mb']:.0f} MB", ""),
         ("distinct pairs", f"{counts['interactions'] / counts['orders']:.3f} of the orders", ""),
         ("neighbours a restaurant (k)", f"{figures.plan['k']}", ""),
         ("snapshot", f"{sum(figures.manifest['bytes'].values()) / 1e6:.0f} MB", ""),

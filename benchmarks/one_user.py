@@ -1,0 +1,55 @@
+"""Milliseconds in which one user's lists are computed anew from a snapshot's model, warm.
+
+`bench_scale` runs it as a process of its own: `python -m benchmarks.one_user MODELS VERSION URL`.
+Prints a JSON object: median and 95th percentile in milliseconds, peak RSS in MiB.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import psycopg2
+
+from shared.peak_memory import peak_rss_mb
+from worker.refresh import open_refresher
+
+USERS = 500
+WARM_UP = 50
+
+
+def main() -> None:
+    home, version, url = sys.argv[1:]
+    refresher = open_refresher(Path(home), version)
+    milliseconds = []
+    with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT max(id) FROM users")
+        (last,) = cursor.fetchone()
+        for number, user in enumerate(np.linspace(1, last, WARM_UP + USERS).astype(int).tolist()):
+            cursor.execute(
+                "SELECT restaurant_id, floor(extract(epoch from order_date))::bigint"
+                " FROM orders WHERE user_id = %s",
+                (user,),
+            )
+            orders = np.array(cursor.fetchall(), np.int64).reshape(-1, 2)
+            started = time.perf_counter()
+            refresher.refresh(restaurant_ids=orders[:, 0], epoch_seconds=orders[:, 1], city=1)
+            if number >= WARM_UP:
+                milliseconds.append(1000 * (time.perf_counter() - started))
+    print(
+        json.dumps(
+            {
+                "median": float(np.median(milliseconds)),
+                "p95": float(np.percentile(milliseconds, 95)),
+                "peak_mb": peak_rss_mb(),
+            }
+        )
+    )
+
+
+if __name__ == "__main__":
+    main()
