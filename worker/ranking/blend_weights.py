@@ -27,7 +27,7 @@ class BlendWeights:
     """m: own restaurants at which half of that counts."""
     points_floor: float = 0.05
     """e: what a candidate has that the history does not point to."""
-    cuisine: float = 0.15
+    cuisine: float = 0.1
     """q: how much the user's cuisines count."""
     cuisine_floor: float = 0.3
     """f: what a cuisine far from the user's still has."""

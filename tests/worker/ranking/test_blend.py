@@ -55,9 +55,9 @@ def test_the_score_is_the_product_of_its_evidence():
     thai = (1 / 0.75 + 2) / 3
     greek = 2 / 3
     expected = {
-        1: 2.4**0.65 * 1.2**-0.8 * 1.05**trust * (thai + 0.3) ** 0.15,
-        2: 0.9**0.65 * 2.2**-0.8 * 0.55**trust * (greek + 0.3) ** 0.15,
-        3: 0.4**0.65 * 10.2**-0.8 * 0.05**trust * 1.3**0.15,
+        1: 2.4**0.65 * 1.2**-0.8 * 1.05**trust * (thai + 0.3) ** 0.1,
+        2: 0.9**0.65 * 2.2**-0.8 * 0.55**trust * (greek + 0.3) ** 0.1,
+        3: 0.4**0.65 * 10.2**-0.8 * 0.05**trust * 1.3**0.1,
     }
     assert lists(discover)[0] == [1, 2, 3]
     assert scores(discover)[0] == pytest.approx([expected[row] for row in (1, 2, 3)], rel=1e-3)
