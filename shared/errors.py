@@ -13,6 +13,7 @@ safe to show: they hold no secret and no connection address.
     |  |- DatabaseUnavailable
     |  |- StoreUnavailable
     |  |- QueueUnavailable
+    |  |- SchedulerUnavailable    a Dask cluster cannot be used, or was lost
     |  `- ApiUnavailable          the HTTP API does not answer (commands that call it)
     |- SchemaError                the database schema is not the one this release works with
     |- SnapshotError
@@ -76,6 +77,10 @@ class StoreUnavailable(DependencyError):
 
 
 class QueueUnavailable(DependencyError):
+    pass
+
+
+class SchedulerUnavailable(DependencyError):
     pass
 
 

@@ -26,14 +26,14 @@ from worker.ranking.array_files import load_array, save_array
 
 MAX_THREADS = 4
 """Beyond these, scratch would take more of the budget than it gives back in time."""
-CONNECT_SECONDS = 6.0
+CONNECT_SECONDS = 5.0
 PROBE_SECONDS = 15.0
 RESULT_SECONDS = 60.0
 """For the bytes of one result, once it is computed."""
 WATCH_SECONDS = 2.0
 LOST_SECONDS = 60.0
 """For a supervisor to start workers again that are all gone."""
-CLOSE_SECONDS = 3.0
+CLOSE_SECONDS = 2.0
 
 R = TypeVar("R")
 
@@ -183,7 +183,7 @@ def _hand_over(remote: Any, local: Future[Any]) -> None:
 
 def _connect(address: str) -> Any:
     try:
-        from distributed import Client
+        from distributed import Client, Security
     except ImportError:
         raise SchedulerUnavailable(
             "TASTEMATCH_DASK_SCHEDULER needs Dask: pip install 'tastematch[dask]'"
@@ -192,6 +192,10 @@ def _connect(address: str) -> Any:
     for name in ("distributed", "distributed.client", "tornado.application"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
+        if address.startswith("tls:") and not _has_certificates(Security()):  # type: ignore[no-untyped-call]
+            raise SchedulerUnavailable(
+                "a tls:// scheduler needs the certificates of a Dask client: distributed.comm.tls"
+            )
         return Client(  # type: ignore[no-untyped-call]
             address, timeout=CONNECT_SECONDS, set_as_default=False
         )
@@ -199,6 +203,10 @@ def _connect(address: str) -> Any:
         raise SchedulerUnavailable(
             f"the scheduler at TASTEMATCH_DASK_SCHEDULER does not answer ({type(error).__name__})"
         ) from None
+
+
+def _has_certificates(security: Any) -> bool:
+    return security.get_connection_args("client").get("ssl_context") is not None
 
 
 def _threads_of(client: Any) -> dict[str, int]:

@@ -21,7 +21,8 @@ def scratch_folder(home: Path) -> Iterator[Path]:
         for left in home.iterdir():
             if not _is_running(left.name.split("-")[0]):
                 shutil.rmtree(left, ignore_errors=True)
-        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home))
+        # Absolute: workers of a cluster stand in folders of their own.
+        folder = Path(tempfile.mkdtemp(prefix=f"{os.getpid()}-", dir=home.absolute()))
     except OSError as error:
         raise JobFailed(f"TASTEMATCH_DATA_DIR cannot be written ({error.strerror})") from None
     try:

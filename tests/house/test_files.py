@@ -40,7 +40,7 @@ EXTRAS = {
     "api": ("api", "build"),
     "worker": ("worker", "build"),
     "demo": ("api", "worker", "build"),
-    "dev": ("api", "worker", "build", "dev"),
+    "dev": ("api", "worker", "dask", "build", "dev"),
 }
 
 

@@ -16,8 +16,10 @@ import pytest
 from tests.house import repository
 from tests.services.processes import start_serve
 
-NOT_IN_THE_API = ("numpy", "scipy", "dask", "brotli", "zstandard")
-NOT_IN_THE_WORKER = ("fastapi", "starlette", "uvicorn")
+NOT_IN_THE_API = ("numpy", "scipy", "dask", "distributed", "brotli", "zstandard")
+NOT_IN_THE_WORKER = ("fastapi", "starlette", "uvicorn", "dask", "distributed")
+# Imported where a setting asks for it, from an extra that no image holds.
+OPTIONAL = {("worker.executors", "distributed")}
 IMPORTING_CALLS = {"import_module", "__import__", "run_module", "run_path", "exec_module"}
 
 # What a lock file calls a distribution, where the name that is imported is another one.
@@ -101,6 +103,7 @@ def test_lock_files_hold_what_is_imported(
         for top in sorted({name.partition(".")[0] for name in repository.imports(path)})
         if top not in sys.stdlib_module_names
         and top not in repository.PACKAGES
+        and (repository.name_of(path), top) not in OPTIONAL
         and not pinned & {_normalised(name) for name in _DISTRIBUTIONS.get(top, [top])}
     ]
     assert missing == []
