@@ -8,7 +8,7 @@ import asyncio
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -38,6 +38,8 @@ class Outcome:
 
     state: Literal["succeeded", "failed", "killed", "stopped", "lost"]
     reason: str | None = None
+    kind: str | None = None
+    """Class name of the error that the child told."""
     version: str | None = None
     report: Report = field(default_factory=Report)
 
@@ -73,6 +75,7 @@ async def run_claimed(
     owner: str,
     stop: asyncio.Event,
     command: Sequence[str] = COMMAND,
+    on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Job | None:
     """Runs a job whose lease `owner` holds, and returns the trailing job where one was queued."""
     log.info("job.started", job_id=job.id, origin=job.origin, tries=job.tries)
@@ -86,6 +89,7 @@ async def run_claimed(
     except Exception as error:
         log.exception("job.crashed", job_id=job.id)
         outcome = Outcome("failed", reason=f"unexpected {type(error).__name__} in the worker")
+    on_outcome(outcome)
     return await _record(transactions, job, outcome, owner=owner, stop=stop, started=started)
 
 
@@ -179,7 +183,7 @@ def _outcome(ending: Ending, report: Report) -> Outcome:
     if ending.error_kind == JobLost.__name__:
         return Outcome("lost")
     if ending.error is not None:
-        return Outcome("failed", reason=ending.error, report=report)
+        return Outcome("failed", reason=ending.error, kind=ending.error_kind, report=report)
     if ending.signal_number is not None:
         cause = ", probably out of memory" if ending.signal_number == signal.SIGKILL else ""
         reason = f"killed by signal {ending.signal_number}{cause}"

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
-from shared.errors import JobActive, JobFailed, TasteMatchError
+from shared import errors
+from shared.errors import DependencyError, JobActive, JobFailed, TasteMatchError
 from shared.settings import Settings, load_settings
 from tastematch.job_progress import job_progress
 
 if TYPE_CHECKING:
     from shared.jobs.job import Job
+    from worker.jobs import Outcome
     from worker.threads import Transactions
 
 TELL_SECONDS = 0.3
@@ -56,7 +58,7 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
 
 
 async def _run(settings: Settings, *, no_activate: bool) -> Job:
-    """Runs the job to its end. Raises JobActive, JobFailed, DatabaseUnavailable."""
+    """Runs the job to its end. Raises JobActive, JobFailed, DependencyError."""
     from shared.db.engine import sync_engine
     from shared.logs import configure_logs
     from worker.jobs import COMMAND, run_claimed
@@ -71,15 +73,34 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     job = await transactions.run(lambda connection: _claim(connection, owner))
     words = [*COMMAND, "--log-level", "ERROR", *(["--no-activate"] if no_activate else [])]
-    run = asyncio.create_task(run_claimed(transactions, job, owner=owner, stop=stop, command=words))
+    outcomes: list[Outcome] = []
+    run = asyncio.create_task(
+        run_claimed(
+            transactions,
+            job,
+            owner=owner,
+            stop=stop,
+            command=words,
+            on_outcome=outcomes.append,
+        )
+    )
     with job_progress() as show:
         job = await _follow(transactions, job.id, run, show)
     await transactions.close(timeout_seconds=2)
     if stop.is_set():
         raise click.Abort
     if job.state != "succeeded":
-        raise JobFailed(f"the precompute failed: {job.error or 'another worker took it over'}")
+        raise _failed(job, outcomes)
     return job
+
+
+def _failed(job: Job, outcomes: list[Outcome]) -> TasteMatchError:
+    """The reason; as the child's own class where a dependency is away, for the exit code."""
+    reason = f"the precompute failed: {job.error or 'another worker took it over'}"
+    kind = getattr(errors, outcomes[-1].kind or "", None) if outcomes else None
+    if isinstance(kind, type) and issubclass(kind, DependencyError):
+        return kind(reason)
+    return JobFailed(reason)
 
 
 async def _follow(
@@ -171,8 +192,6 @@ def _print_plan(as_json: bool) -> None:
 
 def _raised(answer: dict[str, Any]) -> TasteMatchError:
     """The child's error as this process's own, so that the exit code is the same."""
-    from shared import errors
-
     kind = getattr(errors, str(answer["kind"]), TasteMatchError)
     error: TasteMatchError = kind(str(answer["error"]))
     return error

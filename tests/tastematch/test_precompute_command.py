@@ -58,3 +58,12 @@ def test_failures_are_one_line(tastematch: Command, tmp_path: Path, sqlite_url: 
         assert away.returncode == 4
         assert away.stderr.count("\n") == 1
         assert "secret" not in away.stderr
+
+
+def test_a_store_that_does_not_answer_is_told_from_a_run_that_failed(
+    tastematch: Command, env: dict[str, str]
+) -> None:
+    away = tastematch("precompute", env=env | {"REDIS_URL": "redis://:secret@127.0.0.1:1/0"})
+    assert away.returncode == 4
+    assert away.stderr.count("\n") == 1
+    assert "secret" not in away.stderr
