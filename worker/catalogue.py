@@ -1,5 +1,6 @@
 """The restaurants of a run in columns, and the part of a snapshot that holds the active ones."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,19 +34,24 @@ class Catalogue:
     @property
     def facts(self) -> RestaurantFacts:
         """What the ranking knows of each restaurant; the first of several cuisines is its main."""
-        names = [(kinds or "").split("|")[0].strip().casefold() for kinds in self.cuisines]
-        codes = {name: code for code, name in enumerate(sorted({*names, ""}))}
         return RestaurantFacts(
             city_codes=self.cities,
             latitudes=self.latitudes,
             longitudes=self.longitudes,
-            cuisine_codes=np.fromiter((codes[name] for name in names), np.int32, len(names)),
+            cuisine_codes=cuisine_codes(self.cuisines),
             is_candidate=self.is_active,
         )
 
     @property
     def width(self) -> int:
         return ordinal_width(int(np.count_nonzero(self.is_active)))
+
+
+def cuisine_codes(cuisines: Sequence[str | None]) -> NDArray[np.int32]:
+    """Codes of main cuisines in no order that means anything, 0 where there is none."""
+    names = [(kinds or "").split("|")[0].strip().casefold() for kinds in cuisines]
+    codes = {name: code for code, name in enumerate(sorted({*names, ""}))}
+    return np.fromiter((codes[name] for name in names), np.int32, len(names))
 
 
 def write_catalogue(catalogue: Catalogue, folder: Path) -> None:

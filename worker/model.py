@@ -3,14 +3,21 @@
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker.executors import Workers
 from worker.memory import Plan
-from worker.ranker import save_surroundings
+from worker.ranker import load_ranker, save_surroundings
+from worker.ranking.blend_fit import FittedBlend, fit_blend
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.discovery import fit_discovery
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.scoring import RECENCY_HALF_LIFE_DAYS, weighted_histories
 from worker.ranking.surroundings import RestaurantFacts, surround
+
+MAX_FITTED_USERS = 2_000
 
 
 def fit_model(
@@ -37,3 +44,27 @@ def fit_model(
     )
     save_surroundings(surround(matrix, facts), weights, folder)
     return graph
+
+
+def fit_weights(
+    model_folder: Path,
+    histories: InteractionMatrix,
+    *,
+    targets: NDArray[np.int32],
+    user_cities: NDArray[np.uint16],
+) -> FittedBlend:
+    """Weights of the blend that rank these users' next discoveries best.
+
+    model_folder: a model of the orders before the targets. The other parameters are those of
+    `fit_blend`; at most MAX_FITTED_USERS users.
+    """
+    assert len(targets) <= MAX_FITTED_USERS
+    ranker = load_ranker(model_folder)
+    points = weighted_histories(histories, 0, len(targets), half_life_days=RECENCY_HALF_LIFE_DAYS)
+    return fit_blend(
+        histories,
+        points @ ranker.scores_of,
+        targets=targets,
+        user_cities=user_cities,
+        surroundings=ranker.surroundings,
+    )

@@ -16,7 +16,7 @@ from worker.ranking.array_files import load_array, load_fields, save_array, save
 from worker.ranking.blend import blend_block, order_again
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.history import History
-from worker.ranking.item_model import load_graph
+from worker.ranking.item_model import ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import Places
 from worker.ranking.scoring import (
@@ -34,7 +34,9 @@ _SURROUNDING_ARRAYS = ("guests", "head_indptr", "heads", "nearby", "cuisine_shar
 class Ranker:
     """What ranks users by their histories, mapped from files."""
 
+    graph: ItemGraph
     scores_of: scipy.sparse.csr_array
+    """The graph as histories are multiplied with it."""
     surroundings: Surroundings
     weights: BlendWeights
 
@@ -51,8 +53,10 @@ def save_surroundings(surroundings: Surroundings, weights: BlendWeights, folder:
 def load_ranker(folder: Path) -> Ranker:
     """What `save_surroundings` and the fit of the filter wrote; mapped once in a process."""
     arrays = {name: load_array(folder / f"surroundings-{name}") for name in _SURROUNDING_ARRAYS}
+    graph = load_graph(folder)
     return Ranker(
-        scores_of=filter_matrix(load_graph(folder), has_seen=False),
+        graph=graph,
+        scores_of=filter_matrix(graph, has_seen=False),
         surroundings=Surroundings(
             facts=load_fields(folder, "facts", RestaurantFacts),
             places=load_fields(folder, "places", Places),

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from worker.evaluation.context import Context, ListName
 from worker.ranking import popularity
 from worker.ranking.blocks import cut_blocks
 from worker.ranking.matrix import InteractionMatrix, user_degrees
@@ -101,4 +102,29 @@ def ranked(rows: NDArray[np.int32], *, first_user: int) -> RankedBlock:
         rows=rows,
         scores=np.where(is_filled, 1 / places, 0).astype(np.float32),
         lengths=np.count_nonzero(is_filled, axis=1).astype(np.int32),
+    )
+
+
+def popular_in_city(matrix: InteractionMatrix, context: Context) -> PopularLists:
+    return popular_lists(
+        popularity.popularity(matrix),
+        is_candidate=context.is_candidate,
+        restaurant_cities=None if context.shop is None else context.shop.restaurant_cities,
+    )
+
+
+def filled(
+    rows: NDArray[np.int32],
+    popular: PopularLists,
+    context: Context,
+    first_user: int,
+    list_name: ListName,
+) -> NDArray[np.int32]:
+    return fill(
+        rows,
+        popular,
+        first_user=first_user,
+        histories=context.histories,
+        cities=context.cities,
+        is_own_hidden=list_name == "discover",
     )

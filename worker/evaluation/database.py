@@ -1,5 +1,7 @@
 """Reads a database into splits: one read transaction, then everything from a scratch file."""
 
+import math
+from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,16 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
+from numpy.typing import NDArray
+from sqlalchemy import Connection
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
 from shared.errors import TasteMatchError
 from shared.settings import Settings
 from worker import extract
+from worker.catalogue import cuisine_codes
 from worker.evaluation import held_out, splits
-from worker.evaluation.algorithms import Shop
+from worker.evaluation.context import Shop
 from worker.order_log import OrderLog
+from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
+from worker.ranking.surroundings import RestaurantFacts
 
 EXTRACT_ROWS = 10_000
 
@@ -26,8 +32,8 @@ VALIDATION = "time-validation"
 LEAVE_LAST_OUT = "leave-last-out"
 VIEWS = (TIME, LEAVE_LAST_OUT)
 
-_SHOP = "shop"
-_CATALOGUE = "catalogue.jsonl"
+_FACTS = "shop"
+_USER_CITIES = "shop-cities"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,20 +67,12 @@ def write_splits(
             check_schema(connection)
             counts = extract.counts(connection)
             cities = extract.Cities()
-            restaurant_ids, restaurant_cities, is_active = [], [], []
-            with (folder / _CATALOGUE).open("wb") as catalogue:
-                for row in extract.restaurants(
-                    connection, block_rows=EXTRACT_ROWS, skipped=skipped
-                ):
-                    restaurant_ids.append(row.id)
-                    restaurant_cities.append(cities.add(row.city))
-                    is_active.append(row.is_active)
-                    catalogue.write(orjson.dumps(row) + b"\n")
+            restaurant_ids, facts = _restaurants(connection, cities, skipped)
             users = extract.users(connection, cities, block_rows=EXTRACT_ROWS)
             with OrderLog(
                 folder / "orders",
                 user_ids=users.ids,
-                restaurant_ids=np.array(restaurant_ids, np.int64),
+                restaurant_ids=restaurant_ids,
             ) as log:
                 read = 0
                 for block in extract.orders(
@@ -87,12 +85,8 @@ def write_splits(
         engine.dispose()
     if not log.orders:
         raise TasteMatchError("there are no orders to evaluate: import some first")
-    shop = Shop(
-        user_cities=users.cities,
-        restaurant_cities=np.array(restaurant_cities, np.uint16),
-        is_active=np.array(is_active, np.bool_),
-    )
-    _save_shop(shop, folder / _SHOP)
+    shop = Shop(user_cities=users.cities, facts=facts)
+    _save_shop(shop, folder)
     described = {}
     for number, (view, described_view) in enumerate(
         _write_views(log, folder, shop, wanted), start=1
@@ -119,20 +113,38 @@ def write_splits(
 
 def load_shop(folder: Path) -> Shop:
     """What `write_splits` left in that folder."""
-    home = folder / _SHOP
     return Shop(
-        user_cities=np.load(home / "user_cities.npy", allow_pickle=False),
-        restaurant_cities=np.load(home / "restaurant_cities.npy", allow_pickle=False),
-        is_active=np.load(home / "is_active.npy", allow_pickle=False),
-        catalogue=folder / _CATALOGUE,
+        user_cities=load_array(folder / _USER_CITIES),
+        facts=load_fields(folder, _FACTS, RestaurantFacts),
     )
 
 
-def _save_shop(shop: Shop, home: Path) -> None:
-    home.mkdir()
-    np.save(home / "user_cities.npy", shop.user_cities, allow_pickle=False)
-    np.save(home / "restaurant_cities.npy", shop.restaurant_cities, allow_pickle=False)
-    np.save(home / "is_active.npy", shop.is_active, allow_pickle=False)
+def _save_shop(shop: Shop, folder: Path) -> None:
+    save_array(folder / _USER_CITIES, shop.user_cities)
+    save_fields(folder, _FACTS, shop.facts)
+
+
+def _restaurants(
+    connection: Connection, cities: extract.Cities, skipped: Counter[str]
+) -> tuple[NDArray[np.int64], RestaurantFacts]:
+    """Ids of all restaurants, shape (restaurants,), and what is known of them."""
+    ids, codes, active = array("q"), array("H"), array("b")
+    latitudes, longitudes = array("f"), array("f")
+    cuisines: list[str | None] = []
+    for row in extract.restaurants(connection, block_rows=EXTRACT_ROWS, skipped=skipped):
+        ids.append(row.id)
+        codes.append(cities.add(row.city))
+        active.append(row.is_active)
+        latitudes.append(math.nan if row.latitude is None else row.latitude)
+        longitudes.append(math.nan if row.longitude is None else row.longitude)
+        cuisines.append(row.cuisine_type)
+    return np.array(ids, np.int64), RestaurantFacts(
+        city_codes=np.array(codes, np.uint16),
+        latitudes=np.array(latitudes, np.float32),
+        longitudes=np.array(longitudes, np.float32),
+        cuisine_codes=cuisine_codes(cuisines),
+        is_candidate=np.array(active, np.bool_),
+    )
 
 
 def _write_views(

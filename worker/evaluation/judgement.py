@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from worker.evaluation.algorithms import ListName
+from worker.evaluation.context import ListName
 from worker.evaluation.held_out import HeldOut
 from worker.ranking import metrics
 from worker.ranking.matrix import restaurant_degrees, user_degrees

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from worker import memory
-from worker.evaluation.algorithms import ALGORITHMS, LISTS, Fit, ListName, Shop
+from worker.evaluation.algorithms import ALGORITHMS
+from worker.evaluation.context import LISTS, Fit, ListName, Shop
 from worker.evaluation.held_out import HeldOut, sample_users, take_users
 from worker.evaluation.judgement import DIGITS, judge, named_intervals
 from worker.evaluation.trial import context_of

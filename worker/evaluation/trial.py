@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from shared.peak_memory import peak_rss_mb
 from worker import memory
 from worker.evaluation import held_out as files
-from worker.evaluation.algorithms import ALGORITHMS, LISTS, OWN_MODEL, Context, ListName, Shop
+from worker.evaluation.algorithms import ALGORITHMS, OWN_MODEL
+from worker.evaluation.context import LISTS, Context, ListName, Shop
 from worker.evaluation.held_out import HeldOut
 from worker.evaluation.judgement import describe, describe_gain, judge
 from worker.ranking import metrics

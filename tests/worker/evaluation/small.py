@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 
 from worker import memory
-from worker.evaluation.algorithms import Shop
+from worker.evaluation.context import Shop
 from worker.evaluation.held_out import HeldOut
 from worker.extract import OrderBlock
 from worker.order_log import OrderLog
+from worker.ranking.surroundings import RestaurantFacts
 
 Order = tuple[int, int, int]
 """User id, restaurant id, second."""
@@ -48,8 +49,13 @@ def shop_of(
     restaurants = len(held_out.train.restaurant_ids)
     return Shop(
         user_cities=np.array(user_cities or [0] * len(held_out.train.user_ids), np.uint16),
-        restaurant_cities=np.array(restaurant_cities or [0] * restaurants, np.uint16),
-        is_active=np.ones(restaurants, np.bool_),
+        facts=RestaurantFacts(
+            city_codes=np.array(restaurant_cities or [0] * restaurants, np.uint16),
+            latitudes=np.full(restaurants, np.nan, np.float32),
+            longitudes=np.full(restaurants, np.nan, np.float32),
+            cuisine_codes=np.zeros(restaurants, np.int32),
+            is_candidate=np.ones(restaurants, np.bool_),
+        ),
     )
 
 

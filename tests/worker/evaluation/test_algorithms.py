@@ -5,7 +5,8 @@ import pytest
 
 from tests.worker.evaluation.small import log_of, plan_of, random_shop, shop_of
 from worker.evaluation import run
-from worker.evaluation.algorithms import ALGORITHMS, LISTS, OWN_MODEL
+from worker.evaluation.algorithms import ALGORITHMS, OWN_MODEL
+from worker.evaluation.context import LISTS
 from worker.evaluation.judgement import describe, judge
 from worker.evaluation.splits import hold_out_last, hold_out_next
 from worker.evaluation.trial import context_of, run_trial

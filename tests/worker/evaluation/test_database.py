@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import orjson
 import pytest
 
 from shared.errors import SchemaError, TasteMatchError
@@ -17,7 +16,6 @@ from tests.services.datasets import FIRST_ORDER_DATE, two_tastes_dataset, write_
 from tests.worker.test_precompute import execute, load_dataset
 from worker.evaluation import child, database, held_out
 from worker.evaluation.algorithms import ALGORITHMS
-from worker.extract import RestaurantRow
 
 Env = dict[str, str]
 
@@ -78,8 +76,15 @@ def test_what_a_split_holds_is_what_the_database_says(env: Env, read: Any, tmp_p
     folder = write_dataset(
         tmp_path / "set",
         restaurants=[
-            {"id": 1, "name": "One", "city": "Osaka"},
-            {"id": 2, "name": "Two", "city": "Lima"},
+            {
+                "id": 1,
+                "name": "One",
+                "city": "Osaka",
+                "latitude": 34.5,
+                "longitude": 135.5,
+                "cuisine_type": "sushi|noodles",
+            },
+            {"id": 2, "name": "Two", "city": "Lima", "cuisine_type": "Sushi"},
             {"id": 3, "name": "Three", "is_active": False},
         ],
         users=[{"id": 1, "city": "lima"}, {"id": 2}, {"id": 3, "city": "Osaka"}],
@@ -108,10 +113,11 @@ def test_what_a_split_holds_is_what_the_database_says(env: Env, read: Any, tmp_p
     assert shop.user_cities.tolist() == [2, 0, 1]
     assert shop.restaurant_cities.tolist() == [1, 2, 0]
     assert shop.is_active.tolist() == [True, True, False]
-    assert shop.catalogue is not None
-    lines = shop.catalogue.read_bytes().splitlines()
-    rows = [RestaurantRow(**orjson.loads(line)) for line in lines]
-    assert [(row.id, row.name) for row in rows] == [(1, "One"), (2, "Two"), (3, "Three")]
+    facts = shop.facts
+    assert np.array_equal(facts.latitudes, [34.5, np.nan, np.nan], equal_nan=True)
+    assert np.array_equal(facts.longitudes, [135.5, np.nan, np.nan], equal_nan=True)
+    first, second, third = facts.cuisine_codes.tolist()
+    assert first == second != third == 0
 
 
 def test_users_to_judge_by_can_be_bounded(env: Env, read: Any, tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ import orjson
 import pytest
 
 from tests.worker.evaluation.small import log_of, plan_of, random_shop, shop_of
-from worker.evaluation.algorithms import ALGORITHMS, LISTS, OWN_MODEL
+from worker.evaluation.algorithms import ALGORITHMS, OWN_MODEL
+from worker.evaluation.context import LISTS
 from worker.evaluation.quality import held_out_quality
 from worker.evaluation.splits import cut, hold_out_next
 
