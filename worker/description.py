@@ -34,9 +34,13 @@ def counts_of(
     }
 
 
-def algorithm_of(chosen: memory.Plan, weights: BlendWeights) -> dict[str, Any]:
+def algorithm_of(
+    chosen: memory.Plan, weights: BlendWeights, trials: dict[str, Any]
+) -> dict[str, Any]:
+    """trials: what the weights were chosen by, as it is shown."""
     parameters = {"k": chosen.k, "head_length": chosen.head_length, "blend": weights.to_json()}
     if not chosen.rank:
-        return {"name": "item-graph", "parameters": parameters}
+        return {"name": "item-graph", "parameters": parameters, "blend_trials": trials}
     filter_ = asdict(FilterParameters(rank=chosen.rank))
-    return {"name": "sharpened", "parameters": {**parameters, "filter": filter_}}
+    parameters["filter"] = filter_
+    return {"name": "sharpened", "parameters": parameters, "blend_trials": trials}

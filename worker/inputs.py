@@ -22,10 +22,11 @@ from shared.settings import Settings
 from worker import extract, lists, memory, projection
 from worker.catalogue import Catalogue
 from worker.executors import thread_count
+from worker.order_sample import OrderSample
 from worker.progress import Progress
 from worker.ranking.activity import NEVER
 from worker.ranking.discovery import rank_for
-from worker.ranking.matrix import MatrixBuilder
+from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +38,8 @@ class Inputs:
     users: extract.UserColumns
     tastes: dict[int, extract.Taste]
     builder: MatrixBuilder
+    sample: OrderSample
+    """Orders to measure quality by, closed; its file lies in the scratch folder."""
     projection: projection.Projection
     plan: memory.Plan
 
@@ -62,11 +65,22 @@ def plan_for(
     )
 
 
+def plan_of(settings: Settings, matrix: InteractionMatrix) -> memory.Plan:
+    """Sizes by the interactions as they were counted."""
+    counts = {
+        "users": len(matrix.user_ids),
+        "restaurants": len(matrix.restaurant_ids),
+        "orders": matrix.orders,
+    }
+    return plan_for(settings, counts, interactions=len(matrix.restaurants))
+
+
 def read_inputs(
     engine: Engine,
     settings: Settings,
     folder: Path,
     *,
+    scratch: Path,
     now: datetime,
     skipped: Counter[str],
     progress: Progress,
@@ -80,6 +94,7 @@ def read_inputs(
         users = extract.users(connection, cities, block_rows=chosen.extract_rows)
         tastes = extract.tastes(connection, cities, block_rows=chosen.extract_rows)
         builder = MatrixBuilder(user_ids=users.ids, restaurant_ids=catalogue.ids)
+        sample = OrderSample(scratch, user_ids=users.ids, restaurant_ids=catalogue.ids)
         rows = 0
         for block in extract.orders(
             connection, block_rows=chosen.extract_rows, now=now, skipped=skipped
@@ -89,11 +104,13 @@ def read_inputs(
                 restaurant_ids=block.restaurant_ids,
                 epoch_seconds=block.epoch_seconds,
             )
+            sample.append(block)
             rows += len(block.user_ids)
             progress.at(rows / max(1, counts["orders"]))
+        sample.close()
     if not shown.restaurants:
         raise JobFailed("there are no active restaurants to recommend: import some first")
-    return Inputs(catalogue, cities, users, tastes, builder, shown, chosen)
+    return Inputs(catalogue, cities, users, tastes, builder, sample, shown, chosen)
 
 
 def _catalogue(

@@ -9,15 +9,17 @@ from numpy.typing import NDArray
 from worker.executors import Workers
 from worker.memory import Plan
 from worker.ranker import load_ranker, save_surroundings
-from worker.ranking.blend_fit import FittedBlend, fit_blend
+from worker.ranking.blend_fit import FittedBlend, fit_blend, select_users
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.discovery import fit_discovery
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import RECENCY_HALF_LIFE_DAYS, weighted_histories
+from worker.ranking.scoring import RECENCY_HALF_LIFE_DAYS, entry_bounds, weighted_histories
 from worker.ranking.surroundings import RestaurantFacts, surround
 
 MAX_FITTED_USERS = 2_000
+MAX_FITTED_ENTRIES = 1 << 22
+"""Restaurants that all their histories point to, about 16 bytes each."""
 
 
 def fit_model(
@@ -56,10 +58,17 @@ def fit_weights(
     """Weights of the blend that rank these users' next discoveries best.
 
     model_folder: a model of the orders before the targets. The other parameters are those of
-    `fit_blend`; at most MAX_FITTED_USERS users.
+    `fit_blend`; at most MAX_FITTED_USERS users, of whom some are left out where their histories
+    point to more restaurants than memory should hold at once.
     """
     assert len(targets) <= MAX_FITTED_USERS
     ranker = load_ranker(model_folder)
+    bounds = entry_bounds(histories, ranker.graph)
+    step = -(-int(bounds.sum()) // MAX_FITTED_ENTRIES)
+    if step > 1:
+        users = np.arange(0, len(targets), step)
+        histories = select_users(histories, users)
+        targets, user_cities = targets[users], user_cities[users]
     points = weighted_histories(histories, 0, len(targets), half_life_days=RECENCY_HALF_LIFE_DAYS)
     return fit_blend(
         histories,

@@ -65,16 +65,31 @@ class OrderLog:
         users, is_user = rows_of(block.user_ids, self._known_users)
         restaurants, is_restaurant = rows_of(block.restaurant_ids, self._known_restaurants)
         is_known = is_user & is_restaurant
-        records = np.empty(int(np.count_nonzero(is_known)), _RECORD)
-        records["user"] = users[is_known]
-        records["restaurant"] = restaurants[is_known]
-        records["seconds"] = np.clip(block.epoch_seconds[is_known], 0, _LATEST_SECONDS)
+        seconds = np.clip(block.epoch_seconds[is_known], 0, _LATEST_SECONDS)
+        self._write(users[is_known], restaurants[is_known], seconds)
+        self.skipped += len(is_known) - len(seconds)
+
+    def append_rows(self, rows: OrderRows) -> None:
+        self._write(rows.users, rows.restaurants, rows.seconds)
+
+    def _write(
+        self,
+        users: NDArray[np.integer],
+        restaurants: NDArray[np.integer],
+        seconds: NDArray[np.integer],
+    ) -> None:
+        records = np.empty(len(users), _RECORD)
+        records["user"] = users
+        records["restaurant"] = restaurants
+        records["seconds"] = seconds
         self._file.write(records.tobytes())
         self.orders += len(records)
-        self.skipped += len(is_known) - len(records)
 
     def close(self) -> None:
         self._file.close()
+
+    def remove(self) -> None:
+        self._path.unlink()
 
     def blocks(self, *, block_orders: int = BLOCK_ORDERS) -> Iterator[OrderRows]:
         """All orders in the order of arrival."""

@@ -35,14 +35,13 @@ from worker import extract, gate, lists, memory, projection, public_lists
 from worker.catalogue import write_catalogue
 from worker.description import algorithm_of, counts_of
 from worker.executors import block_workers
-from worker.inputs import Inputs, plan_for, read_inputs
+from worker.held_out_quality import measure_quality
+from worker.inputs import Inputs, plan_for, plan_of, read_inputs
 from worker.model import fit_model
 from worker.model_files import KeptModel, keep_model, prune_models
 from worker.progress import Progress
 from worker.ranking import popularity
 from worker.ranking.array_files import save_matrix
-from worker.ranking.blend_weights import BlendWeights
-from worker.ranking.matrix import InteractionMatrix
 from worker.scratch import scratch_folder
 from worker.taste_lists import taste_heads
 from worker.user_records import UserTask
@@ -78,20 +77,33 @@ def precompute(
             model_folder.mkdir()
             with progress.stage("extract"), database_errors():
                 found = read_inputs(
-                    engine, settings, folder, now=now, skipped=skipped, progress=progress
+                    engine,
+                    settings,
+                    folder,
+                    scratch=scratch,
+                    now=now,
+                    skipped=skipped,
+                    progress=progress,
                 )
             with progress.stage("matrix"):
                 matrix = save_matrix(found.builder.build(), model_folder)
-                plan = _replan(settings, found, matrix)
-            weights = BlendWeights(cuisine_cap=settings.cuisine_cap)
+                plan = plan_of(settings, matrix)
             with block_workers(settings, plan.threads) as workers:
+                with progress.stage("quality"):
+                    measured = measure_quality(
+                        found,
+                        settings,
+                        scratch / "quality",
+                        workers=workers,
+                        on_progress=progress.at,
+                    )
                 with progress.stage("ranking"):
                     scores = popularity.popularity(matrix)
                     graph = fit_model(
                         matrix,
                         model_folder,
                         facts=found.catalogue.facts,
-                        weights=weights,
+                        weights=measured.weights,
                         plan=plan,
                         workers=workers,
                         on_rows=lambda rows: progress.at(rows / len(found.catalogue.ids)),
@@ -135,7 +147,8 @@ def precompute(
                     version=new_version(datetime.now(UTC), after=store.newest_version()),
                     created_at=datetime.now(UTC),
                     data_as_of=as_of,
-                    algorithm=algorithm_of(plan, weights),
+                    algorithm=algorithm_of(plan, measured.weights, measured.trials),
+                    quality=measured.quality,
                     counts=counts,
                     bytes=sizes,
                     checksums=checksums,
@@ -178,16 +191,6 @@ def predict(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
             return plan_for(settings, counts), counts
     finally:
         engine.dispose()
-
-
-def _replan(settings: Settings, found: Inputs, matrix: InteractionMatrix) -> memory.Plan:
-    """Sizes by the interactions as they were counted."""
-    counts = {
-        "users": len(found.users.ids),
-        "restaurants": len(found.catalogue.ids),
-        "orders": matrix.orders,
-    }
-    return plan_for(settings, counts, interactions=len(matrix.restaurants))
 
 
 def _generation(store: SnapshotStore) -> int | None:

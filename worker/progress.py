@@ -11,8 +11,9 @@ from shared.peak_memory import peak_rss_mb
 # The share of the whole run at which each stage ends, for the progress bar.
 STAGES = {
     "extract": 0.25,
-    "matrix": 0.3,
-    "ranking": 0.45,
+    "matrix": 0.28,
+    "quality": 0.4,
+    "ranking": 0.5,
     "lists": 0.8,
     "projection": 0.9,
     "publish": 1.0,

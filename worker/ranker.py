@@ -49,6 +49,17 @@ def save_surroundings(surroundings: Surroundings, weights: BlendWeights, folder:
     save_fields(folder, "weights", weights)
 
 
+def replace_weights(weights: BlendWeights, folder: Path) -> None:
+    """Other weights for a model that is there already."""
+    save_fields(folder, "weights", weights)
+    forget_ranker()
+
+
+def forget_ranker() -> None:
+    """Lets go of the maps, so that their pages and files can go."""
+    load_ranker.cache_clear()
+
+
 @lru_cache(maxsize=1)
 def load_ranker(folder: Path) -> Ranker:
     """What `save_surroundings` and the fit of the filter wrote; mapped once in a process."""

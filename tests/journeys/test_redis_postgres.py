@@ -150,7 +150,7 @@ def test_a_scheduler_follows_its_job_to_the_version_that_it_published(shop: Shop
     assert job["origin"] == "api"
     assert job["peak_rss_mb"] > 0
     stages = [stage["name"] for stage in job["stages"]]
-    assert stages == ["extract", "matrix", "ranking", "lists", "projection", "publish"]
+    assert stages == ["extract", "matrix", "quality", "ranking", "lists", "projection", "publish"]
     versions = json.loads(command(shop.env, "snapshots", "--json"))
     assert versions["active"] == job["snapshot_version"]
     for api in shop.apis:

@@ -253,7 +253,7 @@ def test_manifest_tells_what_was_read_and_left_out(env: Env, tmp_path: Path) -> 
         assert manifest["bytes"][name] == len(data)
         assert manifest["checksums"][name] == hashlib.sha256(data).hexdigest()
     stages = [stage["name"] for stage in manifest["stages"]]
-    assert stages == ["extract", "matrix", "ranking", "lists", "projection"]
+    assert stages == ["extract", "matrix", "quality", "ranking", "lists", "projection"]
 
 
 def test_progress_never_goes_back(env: Env, tmp_path: Path) -> None:

@@ -35,8 +35,8 @@ def held_out_quality(
     fit: the product's model; it may hand out one that was fitted on `held_out.train` already.
     Ranks at most `max_users` of the users with earlier orders and a target, the same ones for the
     same seed.
-    Returns {"users", "max_users", "for_you": {figures, "intervals", "baseline": {...}},
-    "discover": ...}; a list that no user can be judged by has zero users and figures of 0.
+    Returns {"users", "max_users", "for_you": {"targets", figures, "intervals", "baseline": {...}},
+    "discover": ...}; a list that nothing can be judged by has zero targets and figures of 0.
     """
     known = take_users(held_out, np.flatnonzero(held_out.orders > 0))
     sampled = sample_users(known, limit=max_users, seed=seed)
@@ -62,7 +62,7 @@ def _figures(
     judged = judge(held_out, blocks, list_name=list_name, is_candidate=is_candidate)
     means = metrics.means_of(judged.figures)
     return {
-        "users": len(judged.figures),
+        "targets": len(judged.figures),
         **{
             name: round(float(mean), DIGITS)
             for name, mean in zip(metrics.FIGURES, means, strict=True)

@@ -76,8 +76,22 @@ def cut_users(
     matrix: InteractionMatrix, graph: ItemGraph, *, user_block: int, block_entries: int
 ) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of blocks of users whose scores hold to both bounds."""
-    bounds = _entry_bounds(matrix, graph)
+    bounds = entry_bounds(matrix, graph)
     return cut_blocks(bounds, max_rows=user_block, max_entries=block_entries)
+
+
+def entry_bounds(matrix: InteractionMatrix, graph: ItemGraph) -> NDArray[np.int64]:
+    """At most how many restaurants each user's history points to, shape (users,)."""
+    row_lengths = np.diff(graph.indptr)
+    bounds = np.zeros(len(matrix.user_ids), np.int64)
+    degrees = user_degrees(matrix)
+    for start, stop in cut_blocks(degrees, max_rows=len(degrees), max_entries=BLOCK_ENTRIES):
+        offsets = matrix.indptr[start : stop + 1]
+        reached = np.zeros(offsets[-1] - offsets[0] + 1, np.int64)
+        np.cumsum(row_lengths[matrix.restaurants[offsets[0] : offsets[-1]]], out=reached[1:])
+        offsets = offsets - offsets[0]
+        bounds[start:stop] = reached[offsets[1:]] - reached[offsets[:-1]]
+    return np.minimum(bounds, len(row_lengths))
 
 
 def filter_matrix(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
@@ -126,17 +140,3 @@ def _rank(product: scipy.sparse.csr_array, first_user: int, n: int) -> RankedBlo
         scores=sort_keys.scores_of(chosen),
         lengths=np.count_nonzero(is_ranked, axis=1).astype(np.int32),
     )
-
-
-def _entry_bounds(matrix: InteractionMatrix, graph: ItemGraph) -> NDArray[np.int64]:
-    """At most how many restaurants each user's history points to, shape (users,)."""
-    row_lengths = np.diff(graph.indptr)
-    bounds = np.zeros(len(matrix.user_ids), np.int64)
-    degrees = user_degrees(matrix)
-    for start, stop in cut_blocks(degrees, max_rows=len(degrees), max_entries=BLOCK_ENTRIES):
-        offsets = matrix.indptr[start : stop + 1]
-        reached = np.zeros(offsets[-1] - offsets[0] + 1, np.int64)
-        np.cumsum(row_lengths[matrix.restaurants[offsets[0] : offsets[-1]]], out=reached[1:])
-        offsets = offsets - offsets[0]
-        bounds[start:stop] = reached[offsets[1:]] - reached[offsets[:-1]]
-    return np.minimum(bounds, len(row_lengths))

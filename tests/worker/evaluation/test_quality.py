@@ -26,12 +26,12 @@ def part(tmp_path_factory):
 def test_the_baseline_stands_beside_each_list(part, tmp_path):
     quality = quality_of(part, tmp_path, seed=1)
     orjson.dumps(quality)
-    assert quality["for_you"]["users"] == np.count_nonzero(part.orders)
-    assert 0 < quality["discover"]["users"] < quality["for_you"]["users"]
+    assert quality["for_you"]["targets"] == np.count_nonzero(part.orders)
+    assert 0 < quality["discover"]["targets"] < quality["for_you"]["targets"]
     for list_name in LISTS:
         baseline = quality[list_name]["baseline"]
         assert baseline["algorithm"] == "popularity-city"
-        assert baseline["users"] == quality[list_name]["users"]
+        assert baseline["targets"] == quality[list_name]["targets"]
         low, high = quality[list_name]["intervals"]["ndcg_at_20"]
         assert low <= quality[list_name]["ndcg_at_20"] <= high
     # The generated users go back to where they were.
@@ -47,7 +47,7 @@ def test_a_bounded_number_of_users_is_ranked(part, tmp_path):
 
     one = quality_of(part, tmp_path, fit=fit, seed=1, max_users=50)
     assert asked == [50]
-    assert one["for_you"]["users"] == 50
+    assert one["for_you"]["targets"] == 50
     assert one == quality_of(part, tmp_path, seed=1, max_users=50)
     assert one != quality_of(part, tmp_path, seed=2, max_users=50)
 
