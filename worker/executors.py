@@ -96,7 +96,8 @@ class _DaskExecutor(Executor):
         self._client = client
         self._lost_seconds = lost_seconds
         self._lock = threading.Lock()
-        self._waiting: set[Future[Any]] = set()
+        self._waiting: dict[Future[Any], Any] = {}
+        """Ours, each with the future of Dask's that it stands for."""
         self._trouble: str | None = None
         self._ended = threading.Event()
         threading.Thread(target=self._watch, name="dask-watch", daemon=True).start()
@@ -106,7 +107,7 @@ class _DaskExecutor(Executor):
         with self._lock:
             if self._trouble is not None:
                 raise SchedulerUnavailable(self._trouble)
-            self._waiting.add(local)
+            self._waiting[local] = None
         try:
             remote = self._client.submit(fn, *args, pure=False, **kwargs)
         except Exception as error:
@@ -117,10 +118,12 @@ class _DaskExecutor(Executor):
 
         def ended(future: Future[R]) -> None:
             self._forget(future)
-            if future.cancelled():
+            if future.cancelled() and not self._ended.is_set():
                 with suppress(Exception):
                     remote.cancel()
 
+        with self._lock:
+            self._waiting[local] = remote
         local.add_done_callback(ended)
         remote.add_done_callback(lambda done: _hand_over(done, local))
         return local
@@ -128,16 +131,20 @@ class _DaskExecutor(Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         self._ended.set()
         with self._lock:
-            waiting = list(self._waiting)
+            waiting = dict(self._waiting)
         for future in waiting:
             if cancel_futures:
                 future.cancel()
             elif wait:
                 future.exception()
+        if cancel_futures:
+            # All at once: one after the other, each would make way for the next to begin.
+            with suppress(Exception):
+                self._client.cancel([remote for remote in waiting.values() if remote is not None])
 
     def _forget(self, future: Future[Any]) -> None:
         with self._lock:
-            self._waiting.discard(future)
+            self._waiting.pop(future, None)
 
     def _watch(self) -> None:
         seen = time.monotonic()

@@ -84,13 +84,14 @@ def test_exceptions_of_tasks_come_back_as_they_are(cluster: DaskCluster, tmp_pat
 
 def test_what_is_left_when_a_run_ends_is_cancelled(cluster: DaskCluster, tmp_path: Path) -> None:
     with block_workers(settings_of(tmp_path, cluster.address)) as workers:
-        waiting = [workers.executor.submit(wait_for_leave, tmp_path, n) for n in range(6)]
+        waiting = [workers.executor.submit(wait_for_leave, tmp_path, n) for n in range(9)]
         until_begun(tmp_path, 2)
     assert all(future.cancelled() for future in waiting)
     (tmp_path / "leave").touch()
     with block_workers(settings_of(tmp_path, cluster.address)) as workers:
         assert list(workers.executor.map(abs, [-1, -2])) == [1, 2]
-    assert {path.name[0] for path in tmp_path.glob("[0-9]-*")} <= {"0", "1"}
+    # What each worker had at hand may begin, not what the scheduler had kept back.
+    assert not [*tmp_path.glob("7-*"), *tmp_path.glob("8-*")]
 
 
 def test_a_folder_that_workers_do_not_see_is_told(
