@@ -27,6 +27,8 @@ from worker.ranking.scoring import cut_users
 from worker.user_records import UserTask, rank_block
 
 LIST_IDS = 200
+SCORES_FOR_AN_ENTRY = 6
+"""A score takes eight bytes, a scratch entry of a plan fifty; larger blocks cost less a user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +63,14 @@ def write_user_lists(
     count = len(matrix.user_ids)
     sources = np.zeros(count, np.uint8)
     offsets = np.zeros(count + 1, np.int64)
-    cuts = list(cut_users(matrix, graph, user_block=user_block, block_entries=block_entries))
+    cuts = list(
+        cut_users(
+            matrix,
+            graph,
+            user_block=user_block,
+            block_entries=SCORES_FOR_AN_ENTRY * block_entries,
+        )
+    )
     blocks = run_ordered(
         workers.executor,
         rank_block,

@@ -5,6 +5,7 @@ sees the folder. A user's record is made of that user's history alone: no block 
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from numpy.typing import NDArray
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
 from worker.ranker import load_ranker, rank_users
 from worker.ranking.array_files import load_fields, load_matrix
+from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import (
     RankedBlock,
 )
@@ -50,11 +52,9 @@ class UserTask:
 def rank_block(folder: Path, start: int, stop: int) -> Records:
     """The task: records of the users from row `start` to `stop`."""
     ranker = load_ranker(folder)
-    task = load_fields(folder, "users", UserTask)
+    matrix, task = _load(folder)
     cities = task.user_cities[start:stop]
-    for_you, discover, again = rank_users(
-        ranker, load_matrix(folder), cities, start=start, n=task.head_length
-    )
+    for_you, discover, again = rank_users(ranker, matrix, cities, start=start, n=task.head_length)
     repeats = np.diff(again.indptr)
     is_personal = (for_you.lengths > 0) | (repeats > 0)
     heads = np.where(is_personal, NO_HEAD, task.head_of_user[start:stop])
@@ -79,6 +79,12 @@ def rank_block(folder: Path, start: int, stop: int) -> Records:
         head = task.head_rows[task.head_indptr[heads[user]] : task.head_indptr[heads[user] + 1]]
         packed[begins[user] + 2 : ends[user]] = np.tile(ordinals[head], 2)
     return Records(packed=packed, sizes=sizes, sources=sources)
+
+
+@lru_cache(maxsize=1)
+def _load(folder: Path) -> tuple[InteractionMatrix, UserTask]:
+    """Mapped once for all blocks of a process."""
+    return load_matrix(folder), load_fields(folder, "users", UserTask)
 
 
 def _place(

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 from worker.ranking import sort_keys
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.blocks import cut_blocks
-from worker.ranking.diversity import LOOK_AHEAD, spread_cuisines
-from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather
+from worker.ranking.diversity import LOOK_AHEAD, spread_order
+from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather, telling
 from worker.ranking.history import History, order_again
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import RankedBlock
 from worker.ranking.surroundings import Surroundings
 
-BLOCK_ENTRIES = 1 << 16
+BLOCK_ENTRIES = 1 << 17
 """Candidates weighed at a time, about 60 bytes each."""
 TEN = 10
 
@@ -52,51 +52,52 @@ def blend_block(
     """`for_you` and `discover` of the users from row `first_user` on, the n best of each.
 
     collaborative: what each history points to, sparse (users, restaurants) without duplicates,
-    in any order; own and inactive restaurants may be in it, values of zero and below say nothing.
+    in any order; values of zero and below say nothing, and own restaurants have no others.
     user_cities: city codes, shape (users,). Users without an order get empty lists: they have no
     evidence of their own. Scores of `discover` are the product above, those of `for_you` one over
     the place. A user's lists depend on that user alone, to the bit.
     """
     users = collaborative.shape[0]
-    # Deep enough for the cap on cuisines, so that a shorter list is the beginning of a longer one.
-    discover = np.full((users, max(n, LOOK_AHEAD)), sort_keys.NOTHING)
+    depth = max(n, LOOK_AHEAD)
+    discover = np.full((users, depth), sort_keys.NOTHING)
+    points = telling(collaborative)
+    history = order_again(matrix, first_user=first_user, users=users)
     slots = empty_slots(surroundings, users)
-    bounds = entry_bounds(collaborative, surroundings)
+    bounds = entry_bounds(points, surroundings)
     for start, stop in cut_blocks(
         bounds, max_rows=surroundings.max_users, max_entries=BLOCK_ENTRIES
     ):
         evidence = gather(
             matrix,
-            collaborative[start:stop],
-            first_user=first_user + start,
+            points[start:stop],
+            own=history.part(start, stop),
             user_cities=user_cities[start:stop],
             surroundings=surroundings,
             slots=slots,
         )
         _rank(scores(evidence, weights), evidence, discover[start:stop])
-    degrees = np.diff(matrix.indptr[first_user : first_user + users + 1])
-    discover[degrees == 0] = sort_keys.NOTHING
+    discover[np.diff(history.indptr) == 0] = sort_keys.NOTHING
     discover[~sort_keys.is_positive(discover)] = sort_keys.NOTHING
-    rows = sort_keys.rows_of(discover)
-    spread = spread_cuisines(rows, surroundings.facts.cuisine_codes, cap=weights.cuisine_cap)
-    totals = _follow(discover, rows, spread)
-    spread, totals = spread[:, :n], totals[:, :n]
-    lengths = np.count_nonzero(spread >= 0, axis=1).astype(np.int32)
-    again = order_again(
-        matrix,
-        first_user=first_user,
-        users=users,
-        is_candidate=surroundings.facts.is_candidate,
+    facts = surroundings.facts
+    lists, order = spread_order(
+        sort_keys.rows_of(discover), facts.cuisine_codes, cap=weights.cuisine_cap
     )
-    for_you = _alternate(again, spread, lengths, weights.repeats_in_ten)
-    return for_you, RankedBlock(first_user=first_user, rows=spread, scores=totals, lengths=lengths)
+    reordered = np.take_along_axis(discover[lists], order, axis=1)
+    discover[lists, : order.shape[1]] = reordered
+    discover = discover[:, :n]
+    rows = sort_keys.rows_of(discover)
+    lengths = np.count_nonzero(rows >= 0, axis=1).astype(np.int32)
+    for_you = _alternate(history.only(facts.is_candidate), rows, lengths, weights.repeats_in_ten)
+    return for_you, RankedBlock(
+        first_user=first_user, rows=rows, scores=sort_keys.scores_of(discover), lengths=lengths
+    )
 
 
 def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:
     """Score of every candidate, above zero, shape (entries,)."""
     trust = weights.points * evidence.own_counts / (evidence.own_counts + weights.points_half)
     total: NDArray[np.float32] = np.log(evidence.points + np.float32(weights.points_floor))
-    total *= np.repeat(trust.astype(np.float32), np.diff(evidence.indptr))
+    total *= trust.astype(np.float32).take(evidence.users)
     part = np.log(evidence.km + np.float32(weights.near_km))
     part *= np.float32(weights.distance)
     total -= part
@@ -111,25 +112,15 @@ def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:
 
 
 def _rank(totals: NDArray[np.float32], evidence: Evidence, chosen: NDArray[np.uint64]) -> None:
-    """Writes each user's best keys to their row of `chosen`."""
-    keys = sort_keys.pack(totals, evidence.rows)
-    n = chosen.shape[1]
-    start = 0
-    for user, stop in enumerate(evidence.indptr[1:].tolist()):
-        best = sort_keys.best(keys[start:stop], n)
-        chosen[user, : len(best)] = best
-        start = stop
-
-
-def _follow(
-    keys: NDArray[np.uint64], before: NDArray[np.int32], after: NDArray[np.int32]
-) -> NDArray[np.float32]:
-    """Scores in the order of `after`: where the cap moved a restaurant, its score moves along."""
-    ordered = sort_keys.scores_of(keys)
-    for user in np.flatnonzero(np.any(before != after, axis=1)):
-        by_row = dict(zip(before[user].tolist(), ordered[user].tolist(), strict=True))
-        ordered[user] = [by_row[row] for row in after[user].tolist()]
-    return ordered
+    """Writes each user's best keys to their row of `chosen`, at most MAX_USERS of them."""
+    users, n = chosen.shape
+    keys = sort_keys.pack_grouped(evidence.users, totals, evidence.rows)
+    keys.sort()
+    starts = sort_keys.group_starts(keys, users)
+    sizes = np.minimum(np.diff(starts), n)
+    places = np.repeat(starts[:-1] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
+    is_ranked = np.arange(n) < sizes[:, np.newaxis]
+    chosen[is_ranked] = sort_keys.ungrouped(keys.take(places))
 
 
 def _alternate(

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from worker.ranking.blend import BLOCK_ENTRIES, scores
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
 from worker.ranking.blocks import cut_blocks
-from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather
+from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather, telling
+from worker.ranking.history import order_again
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.surroundings import Surroundings
 
@@ -90,16 +91,18 @@ def fit_blend(
     matrix = select_users(matrix, counted)
     collaborative = collaborative[counted]
     user_cities, targets = user_cities[counted], targets[counted]
+    points = telling(collaborative)
+    history = order_again(matrix, first_user=0, users=len(counted))
     slots = empty_slots(surroundings, len(counted))
     for start, stop in cut_blocks(
-        entry_bounds(collaborative, surroundings),
+        entry_bounds(points, surroundings),
         max_rows=surroundings.max_users,
         max_entries=BLOCK_ENTRIES,
     ):
         evidence = gather(
             matrix,
-            collaborative[start:stop],
-            first_user=start,
+            points[start:stop],
+            own=history.part(start, stop),
             user_cities=user_cities[start:stop],
             surroundings=surroundings,
             slots=slots,
@@ -139,16 +142,15 @@ def _places(
     """For each combination: the place of each user's target from 0, shape (users,); the largest
     number where it is no candidate."""
     users = len(targets)
-    sizes = np.diff(evidence.indptr)
-    target = np.repeat(targets, sizes)
-    user = np.repeat(np.arange(users), sizes)
+    user = evidence.users
+    target = targets.take(user)
     found = np.flatnonzero(evidence.rows == target)
     is_before = evidence.rows < target
     for weights in grid:
         totals = scores(evidence, weights)
         own = np.full(users, np.inf, np.float32)
         own[user[found]] = totals[found]
-        own_total = np.repeat(own, sizes)
+        own_total = own.take(user)
         is_above = (totals > own_total) | ((totals == own_total) & is_before)
         place = np.bincount(user[is_above], minlength=users)
         place[np.isinf(own)] = np.iinfo(np.int64).max

@@ -11,6 +11,7 @@ NO_CUISINE = 0
 
 PAGE = 10
 PAGES = 2
+_LISTS_AT_A_TIME = 64
 LOOK_AHEAD = 60
 """Places from the top that a page may be filled from."""
 
@@ -24,19 +25,31 @@ def spread_cuisines(
     so many of one cuisine in the first ten and in the second ten, as far as the first 60 have
     others. A cap of ten or more changes nothing.
     """
-    if cap >= PAGE or not rows.size or not len(cuisine_codes):
+    lists, order = spread_order(rows, cuisine_codes, cap=cap)
+    if not len(lists):
         return rows
+    spread = rows.copy()
+    spread[lists, : order.shape[1]] = np.take_along_axis(rows[lists], order, axis=1)
+    return spread
+
+
+def spread_order(
+    rows: NDArray[np.int32], cuisine_codes: NDArray[np.int32], *, cap: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Which lists break the cap, and the order of their first places that keeps it.
+
+    Returns (numbers of lists, shape (lists,); places, shape (lists, at most 60)). The parameters
+    are those of `spread_cuisines`.
+    """
     depth = min(LOOK_AHEAD, rows.shape[1])
+    if cap >= PAGE or not rows.size or not len(cuisine_codes):
+        return np.empty(0, np.int64), np.empty((0, depth), np.int64)
     cuisines = np.where(rows[:, :depth] < 0, NO_CUISINE, cuisine_codes[rows[:, :depth]])
     is_over = np.zeros(len(rows), np.bool_)
     for start in range(0, min(PAGES * PAGE, depth), PAGE):
         is_over |= np.any(_earlier(cuisines[:, start : start + PAGE]) >= cap, axis=1)
-    if not is_over.any():
-        return rows
-    spread = rows.copy()
-    order = _order(cuisines[is_over], rows[is_over, :depth] >= 0, cap)
-    spread[is_over, :depth] = np.take_along_axis(rows[is_over, :depth], order, axis=1)
-    return spread
+    lists = np.flatnonzero(is_over)
+    return lists, _order(cuisines[lists], rows[lists, :depth] >= 0, cap)
 
 
 def same_cuisine_pairs(
@@ -73,9 +86,13 @@ def _order(
 
 def _earlier(cuisines: NDArray[np.int32]) -> NDArray[np.int64]:
     """How many before it in its list have the same cuisine, shape of `cuisines`."""
+    places = cuisines.shape[1]
     earlier = np.zeros(cuisines.shape, np.int64)
-    for place in range(1, cuisines.shape[1]):
-        here = cuisines[:, place, np.newaxis]
-        earlier[:, place] = np.count_nonzero(cuisines[:, :place] == here, axis=1)
+    before = np.tri(places, k=-1, dtype=np.bool_)
+    for start in range(0, len(cuisines), _LISTS_AT_A_TIME):
+        block = cuisines[start : start + _LISTS_AT_A_TIME]
+        is_equal = block[:, :, np.newaxis] == block[:, np.newaxis, :]
+        is_equal &= before
+        is_equal.sum(axis=2, out=earlier[start : start + _LISTS_AT_A_TIME])
     earlier[cuisines == NO_CUISINE] = 0
     return earlier

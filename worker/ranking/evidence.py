@@ -6,7 +6,6 @@ around the user's foremost own restaurants. Blocks of users are computed at once
 user is made of that user's own entries, so no block changes it.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,12 +15,14 @@ from numpy.typing import NDArray
 from worker.ranking import popularity
 from worker.ranking.decay import decay
 from worker.ranking.diversity import NO_CUISINE
-from worker.ranking.history import History, order_again
+from worker.ranking.history import History
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import NEARBY, Places, nearest_km
-from worker.ranking.surroundings import CITY_HEAD, Surroundings
+from worker.ranking.surroundings import Surroundings
 
 TASTE_HALF_LIFE_DAYS = 365.0
+LEAST_POINTS = 0.02
+"""Of a user's largest; what the history points to less is not looked at."""
 MAX_ANCHORS = 6
 """Foremost own restaurants that distances are measured from."""
 TASTE_PRIOR = 2.0
@@ -35,11 +36,12 @@ UNKNOWN_KM = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Candidates of a block: those of user u at `indptr[u]:indptr[u + 1]`."""
+    """Candidates of a block of users, in no order."""
 
-    indptr: NDArray[np.int64]
+    users: NDArray[np.int64]
+    """Whose candidate, counted within the block, shape (entries,)."""
     rows: NDArray[np.int32]
-    """Restaurant rows, shape (entries,): candidates, each once and none of the user's own."""
+    """Restaurant rows, shape (entries,): each once a user, none of the user's own."""
     points: NDArray[np.float32]
     """What the history points to, as a share of the user's largest, within 0-1."""
     km: NDArray[np.float32]
@@ -68,50 +70,77 @@ def empty_slots(surroundings: Surroundings, users: int) -> NDArray[np.int32]:
     return np.empty(users * len(surroundings.guests), np.int32)
 
 
+def telling(collaborative: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
+    """Shares of each user's largest entry, those of LEAST_POINTS and more.
+
+    Less says next to nothing (weights keep `points_floor` for what the history does not point to),
+    and most entries are less: every other step is cheaper without them.
+    """
+    sizes = np.diff(collaborative.indptr)
+    starts = collaborative.indptr[:-1][sizes > 0]
+    largest = np.zeros(0, np.float32)
+    if len(starts):
+        largest = np.maximum.reduceat(collaborative.data, starts)
+    largest[largest <= 0] = np.inf
+    shares = collaborative.data / np.repeat(largest, sizes[sizes > 0])
+    kept = np.flatnonzero(shares >= np.float32(LEAST_POINTS))
+    return scipy.sparse.csr_array(
+        (
+            shares.take(kept),
+            collaborative.indices.take(kept),
+            np.searchsorted(kept, collaborative.indptr).astype(np.int32),
+        ),
+        shape=collaborative.shape,
+    )
+
+
 def gather(
     matrix: InteractionMatrix,
-    collaborative: scipy.sparse.csr_array,
+    points: scipy.sparse.csr_array,
     *,
-    first_user: int,
+    own: History,
     user_cities: NDArray[np.uint16],
     surroundings: Surroundings,
     slots: NDArray[np.int32],
 ) -> Evidence:
-    """The evidence of `collaborative.shape[0]` users, at most `surroundings.max_users`.
+    """The evidence of `points.shape[0]` users, at most `surroundings.max_users`.
 
+    points: as `telling` returns them. own: what these users ordered, inactive restaurants too.
     slots: scratch with a place for each of these users and restaurants, from `empty_slots`.
     """
-    users = collaborative.shape[0]
+    users = points.shape[0]
     facts = surroundings.facts
-    own = order_again(matrix, first_user=first_user, users=users)
+    restaurants = len(facts.is_candidate)
     anchors, anchor_indptr = _anchors(own.rows, own.indptr, surroundings.places)
     cities = _cities(user_cities, own.rows, own.indptr, surroundings)
-    pieces, indptr = _pieces(collaborative, surroundings, cities, anchors, anchor_indptr)
-    rows = np.concatenate([rows for rows, _ in pieces])
-    points = np.concatenate([points for _, points in pieces])
-    user = np.repeat(np.arange(users), np.diff(indptr))
-    restaurants = len(facts.is_candidate)
+    head_users, heads = _heads(cities, surroundings)
+    around = surroundings.nearby[anchors].reshape(-1)
+    around_users = np.repeat(np.arange(users), NEARBY * np.diff(anchor_indptr))
+    pointed_users = np.repeat(np.arange(users), np.diff(points.indptr))
+    user = np.concatenate([pointed_users, head_users, around_users])
+    rows = np.concatenate([points.indices.astype(np.int32, copy=False), heads, around])
     is_open = _first_of_equal(user * restaurants + rows, own, restaurants, slots)
     is_open &= facts.is_candidate.take(rows)
     kept = np.flatnonzero(is_open)
-    rows, points, user = rows.take(kept), points.take(kept), user.take(kept)
-    indptr = np.searchsorted(kept, indptr)
-    _scale_to_largest(points, indptr)
+    rows, user = rows.take(kept), user.take(kept)
+    share = np.zeros(len(kept), np.float32)
+    pointed = int(np.searchsorted(kept, len(points.data)))
+    share[:pointed] = points.data.take(kept[:pointed])
     km = nearest_km(
         surroundings.places,
         rows=rows,
-        indptr=indptr,
+        users=user,
         anchors=anchors,
         anchor_indptr=anchor_indptr,
     )
     nowhere = np.flatnonzero(np.isnan(km))
     if len(nowhere):
         km[nowhere] = _km_by_city(cities[user[nowhere]], facts.city_codes[rows[nowhere]])
-    lifts = _lifts(matrix, first_user, users, surroundings)
+    lifts = _lifts(matrix, own.first_user, users, surroundings)
     return Evidence(
-        indptr=indptr,
+        users=user,
         rows=rows,
-        points=points,
+        points=share,
         km=km,
         lift_places=user * lifts.shape[1] + facts.cuisine_codes.take(rows),
         lifts=lifts,
@@ -149,32 +178,17 @@ def _cities(
     return cities
 
 
-def _pieces(
-    collaborative: scipy.sparse.csr_array,
-    surroundings: Surroundings,
-    cities: NDArray[np.uint16],
-    anchors: NDArray[np.int32],
-    anchor_indptr: NDArray[np.int64],
-) -> tuple[list[tuple[NDArray[np.int32], NDArray[np.float32]]], NDArray[np.int64]]:
-    """All entries as (rows, points) in the order of the users, and where each user's begin."""
-    heads = surroundings.heads
-    by_code = [heads[a:b] for a, b in itertools.pairwise(surroundings.head_indptr.tolist())]
-    by_code = [head if len(head) else by_code[0] for head in by_code]
-    nearby = surroundings.nearby[anchors].reshape(-1)
-    nothing = np.zeros(CITY_HEAD + MAX_ANCHORS * NEARBY, np.float32)
-    columns = collaborative.indices.astype(np.int32, copy=False)
-    values = collaborative.data.astype(np.float32, copy=False)
-    starts, near = collaborative.indptr.tolist(), (anchor_indptr * NEARBY).tolist()
-    pieces, ends = [], [0]
-    for user, city in enumerate(cities.tolist()):
-        first, last = starts[user], starts[user + 1]
-        head = by_code[city] if city < len(by_code) else by_code[0]
-        around = nearby[near[user] : near[user + 1]]
-        pieces.append((columns[first:last], values[first:last]))
-        pieces.append((head, nothing[: len(head)]))
-        pieces.append((around, nothing[: len(around)]))
-        ends.append(ends[-1] + last - first + len(head) + len(around))
-    return pieces, np.array(ends)
+def _heads(
+    cities: NDArray[np.uint16], surroundings: Surroundings
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """The most popular of each user's city, or of everywhere: (users, rows), both (entries,)."""
+    indptr = surroundings.head_indptr
+    codes = np.where(cities < len(indptr) - 1, cities, 0)
+    codes = np.where(indptr[codes + 1] > indptr[codes], codes, 0)
+    sizes = indptr[codes + 1] - indptr[codes]
+    users = np.repeat(np.arange(len(cities)), sizes)
+    places = np.arange(len(users)) + np.repeat(indptr[codes] - (np.cumsum(sizes) - sizes), sizes)
+    return users, surroundings.heads.take(places)
 
 
 def _first_of_equal(
@@ -187,16 +201,6 @@ def _first_of_equal(
     slots[keys[::-1]] = entries[::-1]
     slots[users * restaurants + own.rows] = -1
     return np.asarray(slots.take(keys) == entries)
-
-
-def _scale_to_largest(points: NDArray[np.float32], indptr: NDArray[np.int64]) -> None:
-    np.maximum(points, 0, out=points)
-    sizes = np.diff(indptr)
-    starts = indptr[:-1][sizes > 0]
-    if len(starts):
-        largest = np.maximum.reduceat(points, starts)
-        largest[largest <= 0] = 1
-        points /= np.repeat(largest, sizes[sizes > 0])
 
 
 def _km_by_city(

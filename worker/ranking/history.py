@@ -24,6 +24,24 @@ class History:
     rows: NDArray[np.int32]
     """Restaurant rows, shape (interactions,)."""
 
+    def part(self, start: int, stop: int) -> "History":
+        """Of the users from the `start`-th to the `stop`-th."""
+        indptr = self.indptr[start : stop + 1]
+        return History(
+            first_user=self.first_user + start,
+            indptr=indptr - indptr[0],
+            rows=self.rows[indptr[0] : indptr[-1]],
+        )
+
+    def only(self, is_candidate: NDArray[np.bool_]) -> "History":
+        """Without the others. is_candidate: shape (restaurants,)."""
+        is_kept = is_candidate[self.rows]
+        before = np.zeros(len(is_kept) + 1, np.int64)
+        np.cumsum(is_kept, out=before[1:])
+        return History(
+            first_user=self.first_user, indptr=before[self.indptr], rows=self.rows[is_kept]
+        )
+
 
 def order_again(
     matrix: InteractionMatrix,

@@ -5,7 +5,6 @@ cosine of the latitude of the user's foremost place. Within a city that is right
 away only "far" matters. Longitudes do not go round at 180 degrees.
 """
 
-import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,40 +56,36 @@ def nearest_km(
     where: Places,
     *,
     rows: NDArray[np.int32],
-    indptr: NDArray[np.int64],
+    users: NDArray[np.int64],
     anchors: NDArray[np.int32],
     anchor_indptr: NDArray[np.int64],
 ) -> NDArray[np.float32]:
     """Kilometres from each row to the nearest anchor of its user, shape (rows,).
 
-    User u has the rows at `indptr[u]:indptr[u + 1]` and the anchors at
+    users: whose row each is, shape (rows,). User u has the anchors at
     `anchor_indptr[u]:anchor_indptr[u + 1]`, all of them known places. NaN where the row is nowhere
     or the user has no anchor.
     """
-    distances = np.full(len(rows), np.nan, np.float32)
+    counts = np.diff(anchor_indptr)
+    nearest = np.full(len(rows), np.nan, np.float32)
     if not len(anchors):
-        return distances
-    # The place of a user without anchors is never looked at, so any will do.
-    foremost = anchors[np.minimum(anchor_indptr[:-1], len(anchors) - 1)]
-    cosines = where.cosines[foremost]
+        return nearest
+    # The place of a user without anchors is not a number; a user with few has the first again.
+    firsts = np.minimum(anchor_indptr[:-1], len(anchors) - 1)
+    cosines = np.where(counts > 0, where.cosines[anchors[firsts]], np.nan).astype(np.float32)
     y, x = where.y_km.take(rows), where.x_km.take(rows)
-    x *= np.repeat(cosines, np.diff(indptr))
-    anchor_y = where.y_km[anchors]
-    anchor_x = where.x_km[anchors] * np.repeat(cosines, np.diff(anchor_indptr))
-    anchor_y, anchor_x = anchor_y[:, np.newaxis], anchor_x[:, np.newaxis]
-    # User by user the arrays stay in the nearest cache, which is worth more than one long call.
-    for (start, stop), (first, last) in zip(
-        itertools.pairwise(indptr.tolist()), itertools.pairwise(anchor_indptr.tolist()), strict=True
-    ):
-        if first == last or start == stop:
-            continue
-        squares = y[start:stop] - anchor_y[first:last]
+    x *= cosines.take(users)
+    for number in range(int(counts.max())):
+        anchor = anchors[np.where(number < counts, firsts + number, firsts)]
+        squares = where.y_km[anchor].take(users)
+        squares -= y
         squares *= squares
-        across = x[start:stop] - anchor_x[first:last]
+        across = (where.x_km[anchor] * cosines).take(users)
+        across -= x
         across *= across
         squares += across
-        np.minimum.reduce(squares, axis=0, out=distances[start:stop])
-    return np.sqrt(distances, out=distances)
+        nearest = squares if number == 0 else np.minimum(nearest, squares, out=nearest)
+    return np.sqrt(nearest, out=nearest)
 
 
 def popular_nearby(

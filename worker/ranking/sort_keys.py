@@ -16,6 +16,15 @@ NOTHING = np.uint64(0x7FFFFFFF_FFFFFFFF)
 
 _MAGNITUDE = np.int32(0x7FFFFFFF)
 _ROW_BITS = np.uint64(32)
+_ROW_MASK = np.uint64(0xFFFFFFFF)
+_SCORE_MASK = np.uint64(0xFFFFFFFF)
+_GROUPED_ROW_BITS = np.uint64(24)
+_GROUPED_ROW_MASK = np.uint64(0xFFFFFF)
+_GROUP_BITS = np.uint64(56)
+
+MAX_GROUPS = 256
+MAX_GROUPED_ROWS = 1 << 24
+
 _ZERO_SCORE = np.uint64(0x7FFFFFFF)
 
 
@@ -65,3 +74,29 @@ def best(keys: Keys, n: int) -> Keys:
         keys = keys[:n]
     keys.sort()
     return keys
+
+
+def pack_grouped(groups: NDArray[np.int64], scores: Scores, rows: Rows) -> Keys:
+    """Keys of several rankings in one: ascending they are group after group, each best first.
+
+    groups: below MAX_GROUPS. rows: below MAX_GROUPED_ROWS. Shapes (n,).
+    """
+    keys = pack(scores, rows)
+    # 32 bits of the score and 24 of the row move together, the group takes the eight above.
+    lower = keys & _ROW_MASK
+    keys >>= _ROW_BITS
+    keys <<= _GROUPED_ROW_BITS
+    keys |= lower
+    keys |= groups.astype(np.uint64) << _GROUP_BITS
+    return keys
+
+
+def ungrouped(keys: Keys) -> Keys:
+    """What `pack` makes of the same scores and rows."""
+    return (((keys >> _GROUPED_ROW_BITS) & _SCORE_MASK) << _ROW_BITS) | (keys & _GROUPED_ROW_MASK)
+
+
+def group_starts(keys: Keys, groups: int) -> NDArray[np.int64]:
+    """Where each group begins among ascending grouped keys, and their end; shape (groups + 1,)."""
+    firsts = np.arange(groups, dtype=np.uint64) << _GROUP_BITS
+    return np.append(np.searchsorted(keys, firsts), len(keys))

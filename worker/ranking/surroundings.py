@@ -10,6 +10,7 @@ from worker.ranking.blend_weights import DEFAULTS
 from worker.ranking.decay import decay
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees
 from worker.ranking.nearness import Places, places, popular_nearby
+from worker.ranking.sort_keys import MAX_GROUPS
 
 GUEST_HALF_LIFE_DAYS = 30.0
 CITY_HEAD = 200
@@ -55,7 +56,8 @@ class Surroundings:
     def max_users(self) -> int:
         """Users whose scratch stays within bounds."""
         restaurants, cuisines = len(self.guests), len(self.cuisine_shares)
-        return max(1, min(_SCRATCH_PLACES // max(restaurants, 1), _TASTE_PLACES // cuisines))
+        most = min(_SCRATCH_PLACES // max(restaurants, 1), _TASTE_PLACES // cuisines)
+        return max(1, min(most, MAX_GROUPS))
 
 
 def recent_guests(matrix: InteractionMatrix) -> NDArray[np.float32]:

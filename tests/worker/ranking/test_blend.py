@@ -47,8 +47,11 @@ def test_the_score_is_the_product_of_its_evidence():
         longitudes=[-74, -74, -74, np.nan],
         cuisine_codes=[1, 1, 2, 0],
     )
-    points = scipy.sparse.csr_array(np.array([[9, 2, 1, 0], [0] * 4, [0] * 4], np.float32))
-    _, discover = blend(matrix, surround(matrix, facts), points, weights=UNCAPPED)
+    points = np.zeros((3, 4), np.float32)
+    points[0] = -np.inf, 2, 1, 0
+    _, discover = blend(
+        matrix, surround(matrix, facts), scipy.sparse.csr_array(points), weights=UNCAPPED
+    )
 
     trust = 0.85 * 1 / (1 + 3)
     # Everyone: three of four interactions are Thai. The user: one order and two of prior taste.
@@ -251,12 +254,14 @@ def test_hostile_coordinates_and_points_give_whole_lists():
         matrix, surround(matrix, facts), scipy.sparse.csr_array(points), cities=cities, n=60
     )
     active = int(np.count_nonzero(facts.is_candidate))
-    degrees = np.diff(matrix.indptr)
-    for mixed, new, values, degree in zip(
-        lists(for_you), lists(discover), scores(discover), degrees.tolist(), strict=True
+    for user, (mixed, new, values) in enumerate(
+        zip(lists(for_you), lists(discover), scores(discover), strict=True)
     ):
+        own = matrix.restaurants[matrix.indptr[user] : matrix.indptr[user + 1]]
+        in_city = np.flatnonzero(facts.is_candidate & (facts.city_codes == cities[user]))
         assert len(mixed) <= active
-        assert len(new) >= active - degree
+        if len(own):
+            assert set(in_city) - set(own) <= set(new)
         assert np.all(np.isfinite(values))
 
 

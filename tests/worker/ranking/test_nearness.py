@@ -24,7 +24,7 @@ def nearest(where, rows, anchors) -> list[float]:
     return nearest_km(
         where,
         rows=np.array(rows, np.int32),
-        indptr=np.array([0, len(rows)]),
+        users=np.zeros(len(rows), np.int64),
         anchors=np.array(anchors, np.int32),
         anchor_indptr=np.array([0, len(anchors)]),
     ).tolist()
@@ -48,7 +48,7 @@ def test_users_do_not_mix():
     both = nearest_km(
         where,
         rows=rows,
-        indptr=np.array([0, 15, 15, 40]),
+        users=np.repeat([0, 2], [15, 25]),
         anchors=np.array([1, 2, 3], np.int32),
         anchor_indptr=np.array([0, 1, 2, 3]),
     )

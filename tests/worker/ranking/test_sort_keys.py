@@ -35,3 +35,16 @@ def test_nothing_is_behind_every_score_above_zero():
     assert sort_keys.rows_of(nothing).tolist() == [-1]
     assert sort_keys.scores_of(nothing).tolist() == [0]
     assert not sort_keys.is_positive(nothing)[0]
+
+
+def test_grouped_keys_are_the_rankings_one_after_the_other():
+    random = np.random.default_rng(8)
+    groups = random.integers(0, 5, 400)
+    scores = random.standard_normal(400).astype(np.float32)
+    rows = random.permutation(1 << 24)[:400].astype(np.int32)
+    keys = np.sort(sort_keys.pack_grouped(groups, scores, rows))
+    starts = sort_keys.group_starts(keys, 6)
+    for group in range(6):
+        alone = np.sort(sort_keys.pack(scores[groups == group], rows[groups == group]))
+        found = sort_keys.ungrouped(keys[starts[group] : starts[group + 1]])
+        assert found.tolist() == alone.tolist()
