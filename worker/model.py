@@ -39,6 +39,7 @@ def fit_model(
         k=plan.k,
         rank=plan.rank,
         executor=workers.executor,
+        ahead=workers.ahead,
         item_block=plan.item_block,
         block_entries=plan.block_entries,
         is_candidate=facts.is_candidate,

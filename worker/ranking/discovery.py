@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.ranking.filter_terms import FilterParameters
-from worker.ranking.item_filter import fit_item_filter
+from worker.ranking.item_filter import AHEAD, fit_item_filter
 from worker.ranking.item_model import ItemGraph, fit_item_graph, save_graph
 from worker.ranking.matrix import InteractionMatrix
 
@@ -37,6 +37,7 @@ def fit_discovery(
     k: int,
     rank: int,
     executor: Executor,
+    ahead: int = AHEAD,
     item_block: int,
     block_entries: int,
     is_candidate: NDArray[np.bool_] | None = None,
@@ -61,6 +62,7 @@ def fit_discovery(
         folder,
         k=k,
         executor=executor,
+        ahead=ahead,
         parameters=FilterParameters(rank=rank),
         block_entries=block_entries,
         is_candidate=is_candidate,

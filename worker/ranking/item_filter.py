@@ -40,6 +40,7 @@ from worker.ranking.filter_terms import (
 )
 from worker.ranking.item_model import SEEN, ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees, transpose
+from worker.ranking.ordered import run_ordered
 from worker.ranking.single_thread import single_blas_thread
 from worker.ranking.spectrum import Spectrum, column_slices, fit_spectrum
 from worker.ranking.top_columns import best_columns
@@ -49,6 +50,7 @@ TILE_ENTRIES = 1 << 23
 """Rows times restaurants of a tile, at most: 32 MB. Rounding depends on the shape of a tile, so it
 follows from the number of restaurants alone and is no matter of budget."""
 BLOCK_ENTRIES = 1 << 18
+AHEAD = 4
 
 
 DEFAULTS = FilterParameters()
@@ -79,6 +81,7 @@ def fit_item_filter(
     *,
     k: int,
     executor: Executor,
+    ahead: int = AHEAD,
     parameters: FilterParameters = DEFAULTS,
     block_entries: int = BLOCK_ENTRIES,
     is_candidate: NDArray[np.bool_] | None = None,
@@ -87,6 +90,7 @@ def fit_item_filter(
     """The k best entries of every row of W above zero, mapped from files.
 
     folder: holds `matrix` as `save_matrix` writes it; what is made here goes there too.
+    ahead: tasks handed over before the results of the first are taken.
     block_entries: bound of the sparse scratch entries of one task, about 50 bytes each.
     is_candidate: which restaurants may stand in a row, shape (restaurants,); all when None.
     on_rows: is told how many rows are done.
@@ -100,7 +104,7 @@ def fit_item_filter(
         by_restaurant=by_restaurant,
     )
     cooccurrence.save_shared_users(shared, folder)
-    spectrum = fit_spectrum(matrix, folder, rank=parameters.rank, executor=executor)
+    spectrum = fit_spectrum(matrix, folder, rank=parameters.rank, executor=executor, ahead=ahead)
     save_array(folder / "filter-values", spectrum.values)
     degrees = np.maximum(restaurant_degrees(matrix), 1).astype(np.float64)
     degrees /= np.exp(np.log(degrees).mean())
@@ -126,9 +130,10 @@ def fit_item_filter(
         (folder / "graph-indices").open("wb") as indices_file,
         (folder / "graph-values").open("wb") as values_file,
     ):
-        for start, (indices, values, lengths) in zip(
-            starts, executor.map(filter_tile, [folder] * len(starts), starts), strict=True
-        ):
+        tiles = run_ordered(
+            executor, filter_tile, ((folder, start) for start in starts), ahead=ahead
+        )
+        for start, (indices, values, lengths) in zip(starts, tiles, strict=True):
             indices_file.write(indices.data)
             values_file.write(values.data)
             indptr[start + 1 : start + 1 + len(lengths)] = lengths

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from worker.ranking.array_files import load_array, load_matrix, new_array, save_array
 from worker.ranking.blocks import cut_blocks
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees, user_degrees
+from worker.ranking.ordered import run_ordered
 from worker.ranking.single_thread import single_blas_thread
 
 OVERSAMPLING = 16
@@ -50,11 +51,12 @@ class Spectrum:
 
 
 def fit_spectrum(
-    matrix: InteractionMatrix, folder: Path, *, rank: int, executor: Executor
+    matrix: InteractionMatrix, folder: Path, *, rank: int, executor: Executor, ahead: int = 4
 ) -> Spectrum:
     """At most `rank` singular pairs, fewer where the interactions have fewer.
 
-    folder: holds `matrix` as `save_matrix` writes it; all arrays made here go there too.
+    folder: holds `matrix` as `save_matrix` writes it; all arrays made here go there too. ahead:
+    tasks handed over before the results of the first are taken.
     """
     restaurants = len(matrix.restaurant_ids)
     width = min(rank + OVERSAMPLING, restaurants, len(matrix.user_ids))
@@ -65,11 +67,11 @@ def fit_spectrum(
     for pattern in range(width):
         current[pattern] = random.standard_normal(restaurants, np.float32)
     for _ in range(ITERATIONS):
-        product = _apply(folder, width, restaurants, executor)
+        product = _apply(folder, width, restaurants, executor, ahead)
         width = _orthonormalise(product, current)
         del product
         current = current[:width]
-    product = _apply(folder, width, restaurants, executor)
+    product = _apply(folder, width, restaurants, executor, ahead)
     inner = _inner(current, product)
     squares, rotation = scipy.linalg.eigh((inner + inner.T) / 2)
     kept = np.flatnonzero(squares > SMALLEST**2)[::-1][:rank]
@@ -114,12 +116,16 @@ def apply_gram(folder: Path, start: int, stop: int) -> None:
     target[start:stop] = total.T
 
 
-def _apply(folder: Path, width: int, restaurants: int, executor: Executor) -> NDArray[np.float32]:
+def _apply(
+    folder: Path, width: int, restaurants: int, executor: Executor, ahead: int
+) -> NDArray[np.float32]:
     """X'X times all patterns of `spectrum-in`."""
     new_array(folder / "spectrum-out", (width, restaurants), np.float32)
-    starts = range(0, width, PATTERNS_AT_A_TIME)
-    stops = [min(start + PATTERNS_AT_A_TIME, width) for start in starts]
-    for _ in executor.map(apply_gram, [folder] * len(stops), starts, stops):
+    slices = (
+        (folder, start, min(start + PATTERNS_AT_A_TIME, width))
+        for start in range(0, width, PATTERNS_AT_A_TIME)
+    )
+    for _ in run_ordered(executor, apply_gram, slices, ahead=ahead):
         pass
     return load_array(folder / "spectrum-out")
 
