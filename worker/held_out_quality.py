@@ -24,18 +24,25 @@ from worker.evaluation.own_model import discoverers, fit_before, fit_weights_on,
 from worker.evaluation.quality import MAX_USERS, held_out_quality
 from worker.evaluation.splits import cut, hold_out_next
 from worker.executors import Workers
-from worker.inputs import Inputs, plan_of
+from worker.extract import UserColumns
+from worker.inputs import plan_of
+from worker.memory import Plan
 from worker.model import MAX_FITTED_USERS
 from worker.order_log import OrderLog
+from worker.order_sample import OrderSample
 from worker.ranker import forget_ranker, replace_weights
 from worker.ranking.blend_fit import MIN_TARGETS, FittedBlend, Trial
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
 from worker.ranking.id_hash import hash_ids
+from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.surroundings import RestaurantFacts
 
 LEARNT_SHARE = 0.9
 MAX_K = 100
 MAX_RANK = 64
 """Smaller than a run's own: the sample has fewer orders, and its model serves nobody."""
+MAX_DENSE_ENTRIES = 1 << 29
+"""Pairs of restaurants up to which patterns are worth their seconds; the plain graph beyond."""
 
 _SALT = 2
 _SEED = 0
@@ -52,45 +59,47 @@ class Measured:
 
 
 def measure_quality(
-    found: Inputs,
+    sample: OrderSample,
+    users: UserColumns,
+    facts: RestaurantFacts,
+    *,
     settings: Settings,
     folder: Path,
-    *,
     workers: Workers,
     on_progress: Callable[[float], None] = lambda done: None,
 ) -> Measured:
     """Cuts the sampled orders, fits, chooses, judges. Needs no more memory than the run itself.
 
-    folder: scratch, gone afterwards.
+    users, facts: of all that the sample was drawn from. folder: scratch, gone afterwards.
     """
     folder.mkdir()
+    shop = Shop(user_cities=users.cities[sample.has(users.ids)], facts=facts)
     try:
-        return _measure(found, settings, folder, workers, on_progress)
+        return _measure(
+            sample.log, shop, settings, folder, workers=workers, on_progress=on_progress
+        )
     finally:
         forget_ranker()
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _measure(
-    found: Inputs,
+    log: OrderLog,
+    shop: Shop,
     settings: Settings,
     folder: Path,
+    *,
     workers: Workers,
     on_progress: Callable[[float], None],
 ) -> Measured:
-    log = found.sample.log
-    shop = Shop(
-        user_cities=found.users.cities[found.sample.has(found.users.ids)],
-        facts=found.catalogue.facts,
-    )
     held_out, cut_at = _hold_out(log, shop)
     quality: dict[str, Any] = {"sampled_orders": log.orders, "cut_at": _instant(cut_at)}
     if not len(held_out.users):
-        quality |= {"users": 0, **{list_name: {"targets": 0} for list_name in LISTS}}
-        return _described(quality, _NOTHING, settings.cuisine_cap)
+        empty: dict[str, Any] = {list_name: {"targets": 0} for list_name in LISTS}
+        return _described({**quality, "users": 0, **empty}, _NOTHING, settings.cuisine_cap)
     choosing, judging = _halves(held_out)
-    plan = plan_of(settings, held_out.train)
-    plan = replace(plan, k=min(plan.k, MAX_K), rank=min(plan.rank, MAX_RANK))
+    plan = _plan(settings, held_out.train)
+    quality["filter"] = {"k": plan.k, "rank": plan.rank}
     model = fit_before(held_out, shop, plan, folder, workers)
     on_progress(0.6)
     fitted = fit_weights_on(choosing, shop, model)
@@ -108,6 +117,13 @@ def _measure(
     )
     del judged["max_users"]
     return _described(quality | judged, fitted, settings.cuisine_cap)
+
+
+def _plan(settings: Settings, matrix: InteractionMatrix) -> Plan:
+    plan = plan_of(settings, matrix)
+    restaurants = len(matrix.restaurant_ids)
+    rank = min(plan.rank, MAX_RANK) if restaurants**2 <= MAX_DENSE_ENTRIES else 0
+    return replace(plan, k=min(plan.k, MAX_K), rank=rank)
 
 
 def _hold_out(log: OrderLog, shop: Shop) -> tuple[HeldOut, int | None]:

@@ -91,9 +91,11 @@ def precompute(
             with block_workers(settings, plan.threads) as workers:
                 with progress.stage("quality"):
                     measured = measure_quality(
-                        found,
-                        settings,
-                        scratch / "quality",
+                        found.sample,
+                        found.users,
+                        found.catalogue.facts,
+                        settings=settings,
+                        folder=scratch / "quality",
                         workers=workers,
                         on_progress=progress.at,
                     )

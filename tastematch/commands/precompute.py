@@ -47,6 +47,7 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         f"snapshot {manifest['version']} is {state}: {counts['users']:,} users, "
         f"{counts['restaurants']:,} restaurants, {sum(manifest['bytes'].values()) / 1e6:.1f} MB"
     )
+    click.echo(f"  held-out NDCG@20: {_shown_quality(manifest['quality'])}")
     for reason in manifest["held_because"]:
         click.echo(f"  held because {reason}")
     if manifest["held_because"]:
@@ -55,6 +56,18 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         "  ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in job.stages)
         + f"  peak {job.peak_rss_mb:.0f} MB"
     )
+
+
+def _shown_quality(quality: dict[str, Any]) -> str:
+    if not quality["users"]:
+        return "nothing to measure yet, nobody with earlier orders has a newest one to predict"
+    figures = [
+        f"{name} {quality[name]['ndcg_at_20']:.4f} "
+        f"(city popularity {quality[name]['baseline']['ndcg_at_20']:.4f}, "
+        f"{quality[name]['targets']:,} orders)"
+        for name in ("for_you", "discover")
+    ]
+    return ", ".join(figures)
 
 
 async def _run(settings: Settings, *, no_activate: bool) -> Job:

@@ -32,9 +32,9 @@ RESULT = {
 
 
 @pytest.fixture
-def env(database_url: str, tmp_path: Path) -> dict[str, str]:
-    settings = {"DATABASE_URL": database_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "data")}
-    two_tastes_dataset(tmp_path / "set")
+def env(sqlite_url: str, tmp_path: Path) -> dict[str, str]:
+    settings = {"DATABASE_URL": sqlite_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "data")}
+    two_tastes_dataset(tmp_path / "set", users_per_group=15, restaurants_per_group=12)
     load_dataset(settings, tmp_path / "set")
     return settings
 

@@ -81,7 +81,7 @@ def telling(collaborative: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     largest = np.zeros(0, np.float32)
     if len(starts):
         largest = np.maximum.reduceat(collaborative.data, starts)
-    largest[largest <= 0] = np.inf
+    largest[largest <= 0] = 1  # where the history points nowhere, no share is above zero
     shares = collaborative.data / np.repeat(largest, sizes[sizes > 0])
     kept = np.flatnonzero(shares >= np.float32(LEAST_POINTS))
     return scipy.sparse.csr_array(
