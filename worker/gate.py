@@ -35,7 +35,7 @@ def reasons_to_hold(new: Manifest, active: Manifest | None, *, max_drop: float) 
 
     max_drop: share of the active snapshot's figure that may be lost, 0 to 1. What a manifest does
     not state, or states of too few held-out targets, is not compared; nor is anything without an
-    active snapshot.
+    active snapshot. Held-out figures whose intervals overlap may differ by chance alone.
     """
     if active is None:
         return []
@@ -57,12 +57,13 @@ def _active(store: SnapshotReader) -> Manifest | None:
 
 def _figures(new: Manifest, active: Manifest) -> Iterator[tuple[str, float, float]]:
     """(name, before, after) of all that both manifests state."""
+    manifests = (active, new)
     for list_name in LISTS:
-        before, after = (_quality(manifest, list_name) for manifest in (active, new))
-        if before is not None and after is not None:
+        before, after = (_quality(manifest, list_name) for manifest in manifests)
+        if before is not None and after is not None and not _overlap(manifests, list_name):
             yield f"held-out NDCG@20 of {list_name}", before, after
     for key, name in COUNTS.items():
-        before, after = (_number(manifest.counts, key) for manifest in (active, new))
+        before, after = (_number(manifest.counts, key) for manifest in manifests)
         if before is not None and after is not None:
             yield name, before, after
 
@@ -74,6 +75,22 @@ def _quality(manifest: Manifest, list_name: str) -> float | None:
         return None
     targets = _number(found, "targets" if "targets" in found else "users")
     return _number(found, FIGURE) if targets is not None and targets >= MIN_TARGETS else None
+
+
+def _overlap(manifests: tuple[Manifest, Manifest], list_name: str) -> bool:
+    """Whether both figures have an interval, and share a part of it."""
+    lows: list[float] = []
+    highs: list[float] = []
+    for manifest in manifests:
+        intervals = manifest.quality[list_name].get("intervals")
+        interval = intervals.get(FIGURE) if isinstance(intervals, dict) else None
+        if not isinstance(interval, list) or len(interval) != 2:
+            return False
+        if not all(isinstance(limit, int | float) for limit in interval):
+            return False
+        lows.append(interval[0])
+        highs.append(interval[1])
+    return max(lows) <= min(highs)
 
 
 def _number(figures: dict[str, Any], key: str) -> float | None:

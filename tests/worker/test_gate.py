@@ -117,6 +117,31 @@ def test_quality_is_judged_where_both_have_it_by_enough_targets(unclear: dict[st
     assert reasons(replace(ACTIVE, quality={})) == []
 
 
+def figure_of(figure: float, *interval: Any) -> dict[str, Any]:
+    return {"ndcg_at_20": figure, "intervals": {"ndcg_at_20": list(interval)}}
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_held"),
+    [
+        # From one week to the next, two hundred targets of an unchanged shop may fall by a third.
+        (figure_of(0.068, 0.045, 0.091), figure_of(0.043, 0.027, 0.061), False),
+        (figure_of(0.068, 0.060, 0.076), figure_of(0.043, 0.040, 0.046), True),
+        (figure_of(0.068, 0.045, 0.091), {"ndcg_at_20": 0.043}, True),
+        (figure_of(0.068, 0.045, 0.091), figure_of(0.043, 0.027), True),
+        (figure_of(0.068, 0.045, 0.091), figure_of(0.043, None, "1"), True),
+        (figure_of(0.068, 0.045, 0.091), {"ndcg_at_20": 0.043, "intervals": 3}, True),
+        # Beyond chance, but by less than the limit.
+        (figure_of(0.068, 0.067, 0.069), figure_of(0.060, 0.059, 0.061), False),
+    ],
+)
+def test_a_fall_that_chance_may_have_made_is_no_reason(
+    before: dict[str, Any], after: dict[str, Any], is_held: bool
+) -> None:
+    found = reasons(changed(discover=after), active=changed(discover=before))
+    assert bool(found) == is_held
+
+
 def test_judged_users_stand_for_targets_that_are_not_counted() -> None:
     def manifest(figure: float, users: int) -> Manifest:
         return replace(
