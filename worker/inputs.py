@@ -28,6 +28,9 @@ from worker.ranking.activity import NEVER
 from worker.ranking.discovery import rank_for
 from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
+THREADS_FROM = 200_000
+"""Interactions; with fewer a second thread costs memory and gains no second."""
+
 
 @dataclass(frozen=True, slots=True)
 class Inputs:
@@ -48,17 +51,16 @@ def plan_for(
     settings: Settings, counts: dict[str, int], *, interactions: int | None = None
 ) -> memory.Plan:
     """interactions: as counted; estimated from the orders when None."""
-    pairs = round(counts["orders"] * memory.DISTINCT_SHARE)
+    pairs = interactions
+    if pairs is None:
+        pairs = round(counts["orders"] * memory.DISTINCT_SHARE)
     return memory.make_plan(
         users=counts["users"],
         restaurants=counts["restaurants"],
         orders=counts["orders"],
         interactions=interactions,
-        rank=rank_for(
-            restaurants=counts["restaurants"],
-            interactions=pairs if interactions is None else interactions,
-        ),
-        threads=thread_count(),
+        rank=rank_for(restaurants=counts["restaurants"], interactions=pairs),
+        threads=thread_count() if pairs >= THREADS_FROM else 1,
         budget_mb=settings.worker_memory_mb,
         store_budget_mb=settings.snapshot_mb,
         head_length=lists.LIST_IDS,

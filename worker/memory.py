@@ -129,7 +129,7 @@ def make_plan(
         orders=orders,
         pairs=round(orders * DISTINCT_SHARE) if interactions is None else interactions,
         threads=threads,
-        user_block=_clamp(free / 32 / SLOT_BYTES / max(head_length, 1) / threads, 64, 1024),
+        user_block=_clamp(free / 32 / SLOT_BYTES / max(head_length, 1) / threads, 64, 256),
         block_entries=_clamp(free / 24 / ENTRY_BYTES / threads, 1 << 14, 1 << 18),
         extract_rows=_clamp(free / 24 / ROW_BYTES, 1_000, 20_000),
         head_length=head_length,

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from worker.executors import Workers
 from worker.memory import Plan
 from worker.ranker import load_ranker, save_surroundings
+from worker.ranking.array_files import load_matrix
 from worker.ranking.blend_fit import FittedBlend, fit_blend, select_users
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.discovery import fit_discovery
@@ -16,6 +17,7 @@ from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import RECENCY_HALF_LIFE_DAYS, entry_bounds, weighted_histories
 from worker.ranking.surroundings import RestaurantFacts, surround
+from worker.user_records import load_block_inputs
 
 MAX_FITTED_USERS = 2_000
 MAX_FITTED_ENTRIES = 1 << 22
@@ -32,7 +34,10 @@ def fit_model(
     workers: Workers,
     on_rows: Callable[[int], None] = lambda rows: None,
 ) -> ItemGraph:
-    """Writes the model to `folder`, which holds `matrix` as `save_matrix` writes it."""
+    """Writes the model to `folder`, which holds `matrix` as `save_matrix` writes it.
+
+    Returns the graph as the ranker of this process has it mapped.
+    """
     graph = fit_discovery(
         matrix,
         folder,
@@ -45,8 +50,16 @@ def fit_model(
         is_candidate=facts.is_candidate,
         on_rows=on_rows,
     )
+    del graph
     save_surroundings(surround(matrix, facts), weights, folder)
-    return graph
+    load_ranker.cache_clear()
+    return load_ranker(folder).graph
+
+
+def release_models() -> None:
+    """Unmaps what this process has mapped of models; mapped pages count as its memory."""
+    for mapped in (load_ranker, load_matrix, load_block_inputs):
+        mapped.cache_clear()
 
 
 def fit_weights(

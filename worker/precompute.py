@@ -17,9 +17,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
@@ -31,20 +29,18 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, gate, lists, memory, projection, public_lists
-from worker.catalogue import write_catalogue
+from worker import extract, gate, list_parts, memory, projection
 from worker.description import algorithm_of, counts_of
 from worker.executors import block_workers
+from worker.heap import bound_heap
 from worker.held_out_quality import measure_quality
-from worker.inputs import Inputs, plan_for, plan_of, read_inputs
-from worker.model import fit_model
+from worker.inputs import plan_for, plan_of, read_inputs
+from worker.model import fit_model, release_models
 from worker.model_files import KeptModel, keep_model, prune_models
 from worker.progress import Progress
 from worker.ranking import popularity
 from worker.ranking.array_files import save_matrix
 from worker.scratch import scratch_folder
-from worker.taste_lists import taste_heads
-from worker.user_records import UserTask
 
 if TYPE_CHECKING:
     from shared.snapshot.store import SnapshotStore, State
@@ -111,26 +107,13 @@ def precompute(
                         on_rows=lambda rows: progress.at(rows / len(found.catalogue.ids)),
                     )
                 with progress.stage("lists"):
-                    write_catalogue(found.catalogue, folder)
-                    (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
-                    public_lists.write_public_lists(
-                        scores,
-                        found.builder.activity,
-                        found.catalogue,
-                        cities=len(found.cities.names),
-                        folder=folder,
-                    )
-                    public_lists.write_similar(graph, scores, found.catalogue, folder)
-                    user_counts = lists.write_user_lists(
-                        _user_task(found, plan, scores),
-                        matrix=matrix,
-                        graph=graph,
+                    user_counts = list_parts.write_lists(
+                        found,
+                        list_parts.Ranked(matrix, graph, scores, plan),
                         model_folder=model_folder,
                         workers=workers,
-                        user_block=plan.user_block,
-                        block_entries=plan.block_entries,
                         folder=folder,
-                        on_users=lambda done: progress.at(done / max(1, len(found.users.ids))),
+                        progress=progress,
                     )
             counts = counts_of(found, matrix, user_counts, skipped)
             as_of = datetime.fromtimestamp(matrix.as_of_seconds, UTC) if matrix.orders else None
@@ -140,6 +123,7 @@ def precompute(
                 head_length=plan.head_length,
             )
             del graph, matrix, scores
+            release_models()
             with progress.stage("projection"):
                 for number, _ in enumerate(projection.compress_metadata(folder), start=1):
                     progress.at(number / 3)
@@ -203,21 +187,6 @@ def _generation(store: SnapshotStore) -> int | None:
         return None
 
 
-def _user_task(found: Inputs, plan: memory.Plan, scores: NDArray[np.float32]) -> UserTask:
-    head_of_user, head_indptr, head_rows = taste_heads(
-        found.tastes, found.users, scores, found.catalogue, head_length=plan.head_length
-    )
-    return UserTask(
-        head_length=plan.head_length,
-        width=found.catalogue.width,
-        ordinals=found.catalogue.ordinals,
-        user_cities=found.users.cities,
-        head_of_user=head_of_user,
-        head_indptr=head_indptr,
-        head_rows=head_rows,
-    )
-
-
 @click.command()
 @click.option("--origin", default="cli")
 @click.option("--job-id")
@@ -242,6 +211,7 @@ def main(
             out.write(orjson.dumps(event) + b"\n")
             out.flush()
 
+    bound_heap()
     if not only_plan:
         threading.Thread(target=_end_with_parent, daemon=True).start()
     try:

@@ -101,7 +101,7 @@ def _compress_brotli(source: Path, target: Path) -> None:
 
     is_small = source.stat().st_size <= STRONG_BROTLI_BYTES
     compressor = brotli.Compressor(
-        mode=brotli.MODE_TEXT, quality=11 if is_small else 9, lgwin=18 if is_small else 20
+        mode=brotli.MODE_TEXT, quality=10 if is_small else 6, lgwin=17 if is_small else 18
     )
     with source.open("rb") as read, target.open("wb") as write:
         for piece in _pieces(read):
@@ -114,7 +114,7 @@ def _compress_zstd(source: Path, target: Path) -> None:
 
     size = source.stat().st_size
     parameters = zstandard.ZstdCompressionParameters.from_level(
-        19 if size <= STRONG_BROTLI_BYTES else 12, window_log=20, write_checksum=True
+        19 if size <= STRONG_BROTLI_BYTES else 12, window_log=18, write_checksum=True
     )
     with source.open("rb") as read, target.open("wb") as write:
         compressor = zstandard.ZstdCompressor(compression_params=parameters)

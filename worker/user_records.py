@@ -52,7 +52,7 @@ class UserTask:
 def rank_block(folder: Path, start: int, stop: int) -> Records:
     """The task: records of the users from row `start` to `stop`."""
     ranker = load_ranker(folder)
-    matrix, task = _load(folder)
+    matrix, task = load_block_inputs(folder)
     cities = task.user_cities[start:stop]
     for_you, discover, again = rank_users(ranker, matrix, cities, start=start, n=task.head_length)
     repeats = np.diff(again.indptr)
@@ -82,7 +82,7 @@ def rank_block(folder: Path, start: int, stop: int) -> Records:
 
 
 @lru_cache(maxsize=1)
-def _load(folder: Path) -> tuple[InteractionMatrix, UserTask]:
+def load_block_inputs(folder: Path) -> tuple[InteractionMatrix, UserTask]:
     """Mapped once for all blocks of a process."""
     return load_matrix(folder), load_fields(folder, "users", UserTask)
 

@@ -21,6 +21,7 @@ from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_mb
 from shared.settings import Settings, load_settings
 from worker.evaluation import database, held_out, lightgcn, trial
+from worker.heap import bound_heap
 from worker.inputs import plan_for
 
 LIGHTGCN = "lightgcn"
@@ -89,6 +90,7 @@ STEPS = {"folder": read_folder, "database": read_database, "algorithm": run_algo
 @click.command()
 @click.argument("order")
 def main(order: str) -> None:
+    bound_heap()
     threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         settings = load_settings()

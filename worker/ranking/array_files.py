@@ -6,6 +6,7 @@ is short. The files are NumPy's own format (`.npy`) and are read with pickles re
 
 import json
 from dataclasses import fields
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -75,10 +76,13 @@ def load_fields(folder: Path, name: str, kind: type[T]) -> T:
 def save_matrix(matrix: InteractionMatrix, folder: Path) -> InteractionMatrix:
     """Moves a matrix to files; returns it mapped, so that the one in memory can be let go."""
     save_fields(folder, "matrix", matrix)
+    load_matrix.cache_clear()
     return load_matrix(folder)
 
 
+@lru_cache(maxsize=1)
 def load_matrix(folder: Path) -> InteractionMatrix:
+    """What `save_matrix` moved there, mapped once in a process: each mapping counts as memory."""
     return load_fields(folder, "matrix", InteractionMatrix)
 
 

@@ -32,7 +32,7 @@ from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import RankedBlock
 from worker.ranking.surroundings import Surroundings
 
-BLOCK_ENTRIES = 1 << 17
+BLOCK_ENTRIES = 1 << 16
 """Candidates weighed at a time, about 60 bytes each."""
 TEN = 10
 

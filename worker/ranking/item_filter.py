@@ -20,6 +20,7 @@ import json
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -124,6 +125,8 @@ def fit_item_filter(
         folder / "filter-projection",
         weighted_gram(spectrum, degrees**parameters.low_pass_candidate_exponent),
     )
+    del by_restaurant, shared, spectrum
+    _load.cache_clear()
     indptr = np.zeros(restaurants + 1, np.int64)
     starts = range(0, restaurants, tile_rows(restaurants))
     with (
@@ -138,6 +141,7 @@ def fit_item_filter(
             values_file.write(values.data)
             indptr[start + 1 : start + 1 + len(lengths)] = lengths
             on_rows(start + len(lengths))
+    _load.cache_clear()
     save_array(folder / "graph-indptr", np.cumsum(indptr))
     return load_graph(folder)
 
@@ -217,7 +221,9 @@ def _add_patterns(inputs: _Inputs, tile: NDArray[np.float32], start: int, stop: 
         tile[:, columns] += parts[: len(tile)]
 
 
+@lru_cache(maxsize=1)
 def _load(folder: Path) -> _Inputs:
+    """Mapped once for all tiles of a process: each mapping counts as memory."""
     settings = json.loads((folder / "filter.json").read_text())
     return _Inputs(
         parameters=FilterParameters(**settings["parameters"]),

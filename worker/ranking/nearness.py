@@ -5,10 +5,10 @@ cosine of the latitude of the user's foremost place. Within a city that is right
 away only "far" matters. Longitudes do not go round at 180 degrees.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.spatial
 from numpy.typing import NDArray
 
 from worker.ranking import sort_keys
@@ -21,6 +21,9 @@ _KM_A_LONGITUDE = 111.32
 _EARTH_KM = 6371.0
 _CONSIDERED = 48
 _QUERY_ROWS = 4096
+_COMPARED = 1 << 24
+"""Pairs of places up to which all are compared."""
+_COMPARED_ROWS = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +114,11 @@ def popular_nearby(
     targets = _foremost_of_sites(sites, attraction[known], is_candidate[known], count + 1)
     if not len(targets):
         return found
-    tree = scipy.spatial.cKDTree(points[sites[targets]])
     considered = min(_CONSIDERED, len(targets))
+    nearest_of = _nearest_of(points[sites[targets]], searches=len(points), count=considered)
     best = np.empty((len(points), min(count + 1, considered)), np.int32)
     for start in range(0, len(points), _QUERY_ROWS):
-        km, places_ = tree.query(points[start : start + _QUERY_ROWS], k=[*range(1, considered + 1)])
+        km, places_ = nearest_of(points[start : start + _QUERY_ROWS])
         rows = known[targets[places_]].astype(np.int32)
         pull = attraction[rows] - slope * np.log(km + nearest_matters_km)
         keys = np.sort(sort_keys.pack(pull.astype(np.float32), rows), axis=1)
@@ -128,6 +131,34 @@ def popular_nearby(
         rows = np.take_along_axis(rows, order, axis=1)[:, :count]
         found[own, : rows.shape[1]] = rows
     return found
+
+
+def _nearest_of(
+    targets: NDArray[np.float64], *, searches: int, count: int
+) -> Callable[[NDArray[np.float64]], tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """A function of points (n, 3) that gives the nearest targets: (km, places), both (n, count)."""
+    if searches * len(targets) > _COMPARED:
+        # Costs eight megabytes to load, which few restaurants need not pay.
+        from scipy.spatial import cKDTree
+
+        tree = cKDTree(targets)
+        return lambda points: tree.query(points, k=[*range(1, count + 1)])
+
+    def compare(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        km = np.empty((len(points), count))
+        places = np.empty((len(points), count), np.int64)
+        for start in range(0, len(points), _COMPARED_ROWS):
+            some = slice(start, start + _COMPARED_ROWS)
+            squares = np.zeros((len(points[some]), len(targets)))
+            for axis in range(3):
+                squares += (points[some, axis, np.newaxis] - targets[:, axis]) ** 2
+            near = np.argpartition(squares, count - 1, axis=1)[:, :count]
+            order = np.argsort(np.take_along_axis(squares, near, axis=1), axis=1, kind="stable")
+            places[some] = np.take_along_axis(near, order, axis=1)
+            km[some] = np.sqrt(np.take_along_axis(squares, places[some], axis=1))
+        return km, places
+
+    return compare
 
 
 def _on_globe(where: Places, rows: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -18,7 +18,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import scipy.linalg
 import scipy.sparse
 from numpy.typing import NDArray
 
@@ -73,7 +72,7 @@ def fit_spectrum(
         current = current[:width]
     product = _apply(folder, width, restaurants, executor, ahead)
     inner = _inner(current, product)
-    squares, rotation = scipy.linalg.eigh((inner + inner.T) / 2)
+    squares, rotation = np.linalg.eigh((inner + inner.T) / 2)
     kept = np.flatnonzero(squares > SMALLEST**2)[::-1][:rank]
     patterns = new_array(folder / "patterns", (len(kept), restaurants), np.float32)
     turn = rotation[:, kept].T.astype(np.float32)
@@ -132,7 +131,7 @@ def _apply(
 
 def _orthonormalise(product: NDArray[np.float32], into: NDArray[np.float32]) -> int:
     """Writes an orthonormal basis of the rows of `product`; returns how many rows it has."""
-    squares, rotation = scipy.linalg.eigh(_inner(product, product))
+    squares, rotation = np.linalg.eigh(_inner(product, product))
     kept = np.flatnonzero(squares > squares.max(initial=0) * SMALLEST**2)
     turn = (rotation[:, kept] / np.sqrt(squares[kept])).T.astype(np.float32)
     for columns in column_slices(product.shape[1]):

@@ -15,9 +15,15 @@ from worker.ranking.sort_keys import MAX_GROUPS
 GUEST_HALF_LIFE_DAYS = 30.0
 CITY_HEAD = 200
 
+MAX_USERS = 64
+"""Users gathered at a time: more gain no time."""
+
 _SCRATCH_PLACES = 1 << 21
 _TASTE_PLACES = 1 << 20
 _BLOCK = 1 << 20
+
+
+assert MAX_USERS <= MAX_GROUPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +63,7 @@ class Surroundings:
         """Users whose scratch stays within bounds."""
         restaurants, cuisines = len(self.guests), len(self.cuisine_shares)
         most = min(_SCRATCH_PLACES // max(restaurants, 1), _TASTE_PLACES // cuisines)
-        return max(1, min(most, MAX_GROUPS))
+        return max(1, min(most, MAX_USERS))
 
 
 def recent_guests(matrix: InteractionMatrix) -> NDArray[np.float32]:
