@@ -13,7 +13,6 @@ from worker.executors import Workers
 from worker.inputs import Inputs
 from worker.progress import Progress
 from worker.ranking.item_model import ItemGraph
-from worker.ranking.matrix import InteractionMatrix
 from worker.taste_lists import taste_heads
 from worker.user_records import UserTask
 
@@ -22,7 +21,6 @@ from worker.user_records import UserTask
 class Ranked:
     """What lists are made of."""
 
-    matrix: InteractionMatrix
     graph: ItemGraph
     scores: NDArray[np.float32]
     """Popularity, shape (restaurants,)."""
@@ -51,7 +49,6 @@ def write_lists(
     public_lists.write_similar(ranked.graph, ranked.scores, found.catalogue, folder)
     return lists.write_user_lists(
         _user_task(found, ranked.plan, ranked.scores),
-        matrix=ranked.matrix,
         graph=ranked.graph,
         model_folder=model_folder,
         workers=workers,

@@ -19,16 +19,18 @@ from shared.snapshot.format import (
     write_users,
 )
 from worker.executors import Workers
-from worker.ranking.array_files import save_fields
+from worker.ranking.array_files import load_matrix, save_fields
 from worker.ranking.item_model import ItemGraph
-from worker.ranking.matrix import InteractionMatrix, user_degrees
+from worker.ranking.matrix import user_degrees
 from worker.ranking.ordered import run_ordered
 from worker.ranking.scoring import cut_users
-from worker.user_records import UserTask, rank_block
+from worker.user_records import UserTask, rank_block, release_histories
 
 LIST_IDS = 200
 SCORES_FOR_AN_ENTRY = 6
 """A score takes eight bytes, a scratch entry of a plan fifty; larger blocks cost less a user."""
+BLOCKS_OF_A_MAPPING = 64
+"""Blocks after which histories are mapped anew: those of users who are done go out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,6 @@ class UserCounts:
 def write_user_lists(
     task: UserTask,
     *,
-    matrix: InteractionMatrix,
     graph: ItemGraph,
     model_folder: Path,
     workers: Workers,
@@ -60,7 +61,10 @@ def write_user_lists(
     model_folder: holds the matrix, the graph and what `save_surroundings` writes.
     """
     save_fields(model_folder, "users", task)
+    matrix = load_matrix(model_folder)
     count = len(matrix.user_ids)
+    has_five = user_degrees(matrix) >= 5
+    user_ids = np.array(matrix.user_ids)
     sources = np.zeros(count, np.uint8)
     offsets = np.zeros(count + 1, np.int64)
     cuts = list(
@@ -71,6 +75,7 @@ def write_user_lists(
             block_entries=SCORES_FOR_AN_ENTRY * block_entries,
         )
     )
+    del matrix
     blocks = run_ordered(
         workers.executor,
         rank_block,
@@ -79,7 +84,9 @@ def write_user_lists(
     )
     with (folder / "lists").open("wb") as file:
         writer = ListsWriter(file, users=count, width=task.width)
-        for (start, stop), records in zip(cuts, blocks, strict=True):
+        for number, ((start, stop), records) in enumerate(zip(cuts, blocks, strict=True)):
+            if number % BLOCKS_OF_A_MAPPING == 0:
+                release_histories()
             writer.append_records(records.packed.data)
             sources[start:stop] = records.sources
             offsets[start + 1 : stop + 1] = records.sizes
@@ -88,12 +95,11 @@ def write_user_lists(
     with (folder / "users").open("wb") as file:
         write_users(
             file,
-            ids=_plain(matrix.user_ids),
+            ids=user_ids.data,
             offsets=_plain(offsets.astype(np.uint32)),
             cities=_plain(task.user_cities),
             sources=sources.data,
         )
-    has_five = user_degrees(matrix) >= 5
     is_personal = sources == SOURCE_PERSONAL
     return UserCounts(
         personal=int(np.count_nonzero(is_personal)),

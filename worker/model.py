@@ -52,7 +52,8 @@ def fit_model(
     )
     del graph
     save_surroundings(surround(matrix, facts), weights, folder)
-    load_ranker.cache_clear()
+    del matrix
+    release_models()
     return load_ranker(folder).graph
 
 

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,7 +40,7 @@ from worker.model import fit_model, release_models
 from worker.model_files import KeptModel, keep_model, prune_models
 from worker.progress import Progress
 from worker.ranking import popularity
-from worker.ranking.array_files import save_matrix
+from worker.ranking.array_files import load_matrix, save_matrix
 from worker.scratch import scratch_folder
 
 if TYPE_CHECKING:
@@ -68,9 +69,7 @@ def precompute(
     try:
         generation = _generation(store)
         with scratch_folder(settings.scratch_dir) as scratch:
-            folder, model_folder = scratch / "parts", scratch / "model"
-            folder.mkdir()
-            model_folder.mkdir()
+            folder, model_folder = _rooms(scratch)
             with progress.stage("extract"), database_errors():
                 found = read_inputs(
                     engine,
@@ -84,6 +83,7 @@ def precompute(
             with progress.stage("matrix"):
                 matrix = save_matrix(found.builder.build(), model_folder)
                 plan = plan_of(settings, matrix)
+                del matrix
             with block_workers(settings, plan.threads) as workers:
                 with progress.stage("quality"):
                     measured = measure_quality(
@@ -95,10 +95,12 @@ def precompute(
                         workers=workers,
                         on_progress=progress.at,
                     )
+                    release_models()
                 with progress.stage("ranking"):
-                    scores = popularity.popularity(matrix)
+                    scores = popularity.popularity(load_matrix(model_folder))
+                    release_models()
                     graph = fit_model(
-                        matrix,
+                        load_matrix(model_folder),
                         model_folder,
                         facts=found.catalogue.facts,
                         weights=measured.weights,
@@ -109,12 +111,13 @@ def precompute(
                 with progress.stage("lists"):
                     user_counts = list_parts.write_lists(
                         found,
-                        list_parts.Ranked(matrix, graph, scores, plan),
+                        list_parts.Ranked(graph, scores, plan),
                         model_folder=model_folder,
                         workers=workers,
                         folder=folder,
                         progress=progress,
                     )
+            matrix = load_matrix(model_folder)
             counts = counts_of(found, matrix, user_counts, skipped)
             as_of = datetime.fromtimestamp(matrix.as_of_seconds, UTC) if matrix.orders else None
             kept = KeptModel(
@@ -177,6 +180,14 @@ def predict(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
             return plan_for(settings, counts), counts
     finally:
         engine.dispose()
+
+
+def _rooms(scratch: Path) -> tuple[Path, Path]:
+    """Folders for the parts of the snapshot and for the model."""
+    rooms = scratch / "parts", scratch / "model"
+    for room in rooms:
+        room.mkdir()
+    return rooms
 
 
 def _generation(store: SnapshotStore) -> int | None:

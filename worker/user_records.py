@@ -87,6 +87,12 @@ def load_block_inputs(folder: Path) -> tuple[InteractionMatrix, UserTask]:
     return load_matrix(folder), load_fields(folder, "users", UserTask)
 
 
+def release_histories() -> None:
+    """Unmaps the histories once the blocks that use them are done; mapped pages count as memory."""
+    load_block_inputs.cache_clear()
+    load_matrix.cache_clear()
+
+
 def _place(
     packed: NDArray[np.unsignedinteger],
     begins: NDArray[np.int64],

@@ -101,9 +101,9 @@ def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:
     part = np.log(evidence.km + np.float32(weights.near_km))
     part *= np.float32(weights.distance)
     total -= part
-    guests = np.log(evidence.guests + np.float32(weights.guests_floor))
-    guests *= np.float32(weights.guests)
-    total += guests.take(evidence.rows)
+    part = np.log(evidence.guests.take(evidence.rows) + np.float32(weights.guests_floor))
+    part *= np.float32(weights.guests)
+    total += part
     lifts = np.log(evidence.lifts + np.float32(weights.cuisine_floor))
     lifts *= np.float32(weights.cuisine)
     total += lifts.reshape(-1).take(evidence.lift_places)

@@ -22,8 +22,7 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking.array_files import load_array, load_matrix, new_array, save_array
-from worker.ranking.blocks import cut_blocks
-from worker.ranking.matrix import InteractionMatrix, restaurant_degrees, user_degrees
+from worker.ranking.matrix import InteractionMatrix, restaurant_degrees
 from worker.ranking.ordered import run_ordered
 from worker.ranking.single_thread import single_blas_thread
 
@@ -95,24 +94,31 @@ def apply_gram(folder: Path, start: int, stop: int) -> None:
     columns = np.array(source[start:stop].T, order="C")
     columns *= scale[:, None]
     total = np.zeros_like(columns)
-    degrees = user_degrees(matrix)
-    share = (1 / np.maximum(degrees, 1)).astype(np.float32)
-    ones = np.ones(max(BLOCK_ENTRIES, int(degrees.max(initial=0))), np.float32)
-    for first, last in cut_blocks(degrees, max_rows=len(degrees), max_entries=BLOCK_ENTRIES):
-        begin, end = matrix.indptr[first], matrix.indptr[last]
+    indptr = matrix.indptr
+    first = 0
+    while first < len(indptr) - 1:
+        last = _block_end(indptr, first)
+        begin, end = indptr[first], indptr[last]
         block = scipy.sparse.csr_array(
             (
-                ones[: end - begin],
+                np.ones(end - begin, np.float32),
                 matrix.restaurants[begin:end],
-                (matrix.indptr[first : last + 1] - begin).astype(np.int32),
+                (indptr[first : last + 1] - begin).astype(np.int32),
             ),
             shape=(last - first, len(scale)),
         )
         users = block @ columns
-        users *= share[first:last, None]
+        users /= np.maximum(np.diff(block.indptr), 1).astype(np.float32)[:, None]
         total += block.T @ users
+        first = last
     total *= scale[:, None]
     target[start:stop] = total.T
+
+
+def _block_end(indptr: NDArray[np.int64], first: int) -> int:
+    """The user behind a block that begins with `first` and holds to BLOCK_ENTRIES where it can."""
+    end = int(np.searchsorted(indptr, indptr[first] + BLOCK_ENTRIES, side="right")) - 1
+    return min(max(end, first + 1), len(indptr) - 1)
 
 
 def _apply(
