@@ -9,11 +9,11 @@ import ctypes
 _ARENA_MAX = -8
 _MMAP_THRESHOLD = -3
 _TRIM_THRESHOLD = -1
-_RETURNED_FROM_BYTES = 1 << 20
+_RETURNED_FROM_BYTES = 1 << 23
 
 
 def bound_heap() -> None:
-    """One heap, arrays from one MiB outside it; nothing where the C library is not glibc."""
+    """One heap, arrays from eight MiB outside it; nothing where the C library is not glibc."""
     try:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError):

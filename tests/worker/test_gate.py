@@ -142,6 +142,11 @@ def test_a_fall_that_chance_may_have_made_is_no_reason(
     assert bool(found) == is_held
 
 
+def test_what_users_see_first_may_not_fall_even_by_chance() -> None:
+    before, after = figure_of(0.21, 0.15, 0.27), figure_of(0.15, 0.10, 0.20)
+    assert reasons(changed(for_you=after), active=changed(for_you=before)) != []
+
+
 def test_judged_users_stand_for_targets_that_are_not_counted() -> None:
     def manifest(figure: float, users: int) -> Manifest:
         return replace(
