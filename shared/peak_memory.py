@@ -1,10 +1,11 @@
 """Peak resident memory, as the kernel counted it."""
 
+import os
 import resource
 import sys
 from pathlib import Path
 
-_STATUS = Path("/proc/self/status")
+_PROCESSES = Path("/proc")
 
 
 def peak_rss_mb() -> float:
@@ -13,9 +14,24 @@ def peak_rss_mb() -> float:
     Linux carries `ru_maxrss` of a parent over to its child, so its own account of the process is
     read there.
     """
-    if _STATUS.exists():
-        for line in _STATUS.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1024 * 1024) if sys.platform == "darwin" else peak / 1024
+    peak = _high_water_mb("self")
+    if peak is not None:
+        return peak
+    used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return used / (1024 * 1024) if sys.platform == "darwin" else used / 1024
+
+
+def peak_rss_with_parent_mb() -> float:
+    """The same, and that of the process that waits for this one; of this one where unknown."""
+    return peak_rss_mb() + (_high_water_mb(str(os.getppid())) or 0.0)
+
+
+def _high_water_mb(process: str) -> float | None:
+    try:
+        lines = (_PROCESSES / process / "status").read_text().splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    return None

@@ -11,9 +11,9 @@ from shared.errors import BudgetError
 
 MIB = 1 << 20
 
-PARENT_MB = 70
+PARENT_MB = 72
 """The worker or command that waits for the child."""
-CHILD_MB = 105
+CHILD_MB = 98
 """The child with numpy, scipy, database driver and store client loaded, before any data."""
 
 MAX_K = 500
@@ -52,11 +52,19 @@ SCRATCH_ORDER_BYTES = 40
 NUMBER_BYTES = 4
 TILE_ROWS = 128
 TILE_ENTRIES = 1 << 23
-TILE_COPIES = 1.5
+TILE_COPIES = 1.25
 """A tile, and what is computed beside it."""
 SAMPLED_ENTRIES = 1 << 23
-BLEND_MB = 24
-"""Candidates of a few users and what speaks for them, a thread."""
+GATHERED_USERS = 64
+SLOTS = 1 << 21
+CANDIDATES = 1 << 16
+CANDIDATE_BYTES = 200
+"""A restaurant that a user might discover, and what speaks for it."""
+POINT_BYTES = 16
+"""A score of a block of users, and its share of the largest."""
+POINTS_OF_AN_ENTRY = 6
+MAX_PRODUCTS = 3_000_000_000
+"""Interactions times k: what ranking all users may cost, about a minute of one core."""
 
 _STORED_USER_BYTES = 15
 _STORED_RESTAURANT_BYTES = 250
@@ -140,6 +148,7 @@ def make_plan(
         beside = _bytes_beside_filter(sizes)
         for_filter = min(free - beside, budget_mb * MIB / 3)
         k = min(most, max(least, int(for_filter / FILTER_BYTES / max(restaurants, 1)) - 1))
+        k = min(k, max(least, MAX_PRODUCTS // max(sizes.pairs, 1)))
         needed = max(beside + _filter_bytes(sizes, k, rank), _fitting_bytes(sizes, rank))
         peak_mb = PARENT_MB + CHILD_MB + needed / MIB
         if peak_mb <= budget_mb:
@@ -189,12 +198,16 @@ def _filter_bytes(sizes: _Sizes, k: int, rank: int) -> float:
 
 
 def _bytes_beside_filter(sizes: _Sizes) -> float:
-    """While users are ranked: their matrix, and the blocks of all threads."""
-    block = min(sizes.block_entries, _reached(sizes)) * ENTRY_BYTES
+    """While users are ranked: the blocks of all threads; histories come and go with them."""
+    places = min(SLOTS, GATHERED_USERS * sizes.restaurants) * NUMBER_BYTES
+    candidates = CANDIDATES * CANDIDATE_BYTES
+    points = min(
+        POINTS_OF_AN_ENTRY * sizes.block_entries,
+        min(sizes.user_block, sizes.users) * sizes.restaurants,
+    )
     ranked = min(sizes.user_block, sizes.users) * sizes.head_length * SLOT_BYTES
-    blend = min(BLEND_MB * MIB, sizes.pairs * 1000)
-    matrix = sizes.pairs * INTERACTION_BYTES
-    return _lasting_bytes(sizes) + matrix + sizes.threads * (block + ranked + blend)
+    scratch = places + candidates + points * POINT_BYTES + ranked
+    return _lasting_bytes(sizes) + sizes.threads * scratch
 
 
 def _fitting_bytes(sizes: _Sizes, rank: int) -> float:

@@ -25,7 +25,7 @@ from shared.db.schema import check_schema
 from shared.errors import SnapshotDamaged, TasteMatchError
 from shared.jobs import records
 from shared.logs import configure_logs, get_logger
-from shared.peak_memory import peak_rss_mb
+from shared.peak_memory import peak_rss_with_parent_mb
 from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
@@ -143,7 +143,7 @@ def precompute(
                     checksums=checksums,
                     metadata_version=found.projection.version,
                     stages=list(progress.done),
-                    peak_rss_mb=round(peak_rss_mb(), 1),
+                    peak_rss_mb=round(peak_rss_with_parent_mb(), 1),
                 )
                 if activate:
                     max_drop = settings.max_quality_drop
