@@ -48,6 +48,7 @@ class CrossOrigin:
                 (b"access-control-allow-methods", ALLOWED_METHODS),
                 (b"access-control-allow-headers", ALLOWED_HEADERS),
                 (b"access-control-max-age", b"%d" % PREFLIGHT_SECONDS),
+                (b"cache-control", b"no-store"),  # browsers keep it by the field above alone
                 (b"vary", b"Origin"),
             ],
         )

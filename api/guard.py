@@ -10,18 +10,18 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from itertools import count
 from time import perf_counter
 from typing import NamedTuple, Protocol
 
-from starlette.types import ASGIApp, Message, Receive, Send
+from starlette.types import ASGIApp, Receive, Send
 
 from api import problems
 from api.answers import Answer, Handler, HeaderField, Headers, Scope, header_map
 from api.bodies import BodyRefused, ClientGone, has_body, read_body
 from api.cors import CrossOrigin, is_preflight
+from api.exchange import Exchange, Request, route_of
 from api.lifecycle import Lifecycle
 from api.problems import error_answer, problem_answer
 from shared.errors import TasteMatchError
@@ -35,11 +35,6 @@ REQUEST_ID = "tastematch.request_id"  # where a route finds it in the scope
 _REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _QUIET_ROUTES = frozenset({"/health", "/metrics"})
 _CLOSE: HeaderField = (b"connection", b"close")
-# For answers that say nothing about caching: they are for this caller, now.
-_UNCACHED: list[HeaderField] = [
-    (b"cache-control", b"no-store"),
-    (b"vary", b"Authorization, Origin"),
-]
 
 
 class Observe(Protocol):
@@ -51,17 +46,6 @@ class HotRoute(NamedTuple):
 
     template: str
     handler: Handler
-
-
-@dataclass(slots=True)
-class _Request:
-    """`route` is the template once it is known: never an id, nothing a client made up."""
-
-    method: str
-    headers: Headers
-    id: bytes
-    started: float
-    route: str = "unmatched"
 
 
 class Guard:
@@ -103,32 +87,72 @@ class Guard:
             else:
                 await self._app(scope, receive, send)
             return
-        started = perf_counter()
-        headers = header_map(scope["headers"])
-        request_id = headers.get(b"x-request-id")
-        if request_id is None or not _REQUEST_ID_FORM.fullmatch(request_id):
-            request_id = b"%s-%x" % (self._id_prefix, next(self._numbers))
-        method = scope["method"]
-        request = _Request(method, headers, request_id, started)
-        if method == "GET" or method == "HEAD":  # noqa: PLR1714 - a set takes longer
-            path = scope["path"]
-            hot = self._hot.get(path) or self._find_hot(path)
-            if hot is not None:
-                request.route = hot.template
-                answer = self._handled(hot.handler, scope, request)
-                # As in `_answer`, without a coroutine more.
-                fields = answer.headers + self.own_fields(request, answer.status)
-                status, body = answer.status, answer.body if method == "GET" else b""
-                await send({"type": "http.response.start", "status": status, "headers": fields})
-                await send({"type": "http.response.body", "body": body})
-                return
-        if is_preflight(method, headers):
-            answer = self._cross_origin.preflight(headers, request_id=request_id.decode())
+        at_once = self.at_once(scope)
+        if at_once is not None:
+            status, fields, body = at_once
+            await send({"type": "http.response.start", "status": status, "headers": fields})
+            await send({"type": "http.response.body", "body": body})
+            return
+        request = self._begun(scope)
+        if not _has_one_host(request.headers) and scope["http_version"] != "1.0":
+            detail = "a request has exactly one Host field"
+            answer = self._problem(request, problems.BAD_REQUEST, detail, _CLOSE)
+            await self._answer(request, answer, send)
+        elif is_preflight(request.method, request.headers):
+            request_id = request.id.decode()
+            answer = self._cross_origin.preflight(request.headers, request_id=request_id)
             await self._answer(request, answer, send)
         else:
             await self._pass_on(request, scope, receive, send)
 
-    def _handled(self, handler: Handler, scope: Scope, request: _Request) -> Answer:
+    def at_once(self, scope: Scope) -> Answer | None:
+        """The complete answer to a request of a hot path; None for any other request."""
+        method = scope["method"]
+        if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set takes longer
+            return None
+        path = scope["path"]
+        hot = self._hot.get(path) or self._find_hot(path)
+        if hot is None:
+            return None
+        request = self._begun(scope)
+        if not _has_one_host(request.headers):
+            return None
+        request.route = hot.template
+        status, fields, body = self._handled(hot.handler, scope, request)
+        fields = fields + self.own_fields(request, status)
+        return Answer(status, fields, body if method == "GET" else b"")
+
+    @property
+    def is_draining(self) -> bool:
+        return self._lifecycle.is_draining
+
+    def _begun(self, scope: Scope) -> Request:
+        started = perf_counter()
+        headers = header_map(scope["headers"])
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID_FORM.fullmatch(request_id):
+            request_id = self._new_id()
+        return Request(scope["method"], headers, request_id, started)
+
+    def refusal(
+        self, problem: problems.Problem, detail: str, fields: Sequence[HeaderField]
+    ) -> Answer:
+        """The answer to what the server refuses below the application, and closes after.
+
+        `fields` are those of the request as far as they came.
+        """
+        headers = header_map(fields)
+        request_id = headers.get(b"x-request-id", b"")
+        if not _REQUEST_ID_FORM.fullmatch(request_id):
+            request_id = self._new_id()
+        request = Request("", headers, request_id, perf_counter())
+        answer = self._problem(request, problem, detail, _CLOSE)
+        return answer._replace(headers=answer.headers + self.own_fields(request, answer.status))
+
+    def _new_id(self) -> bytes:
+        return b"%s-%x" % (self._id_prefix, next(self._numbers))
+
+    def _handled(self, handler: Handler, scope: Scope, request: Request) -> Answer:
         try:
             return handler(scope, request.headers)
         except TasteMatchError as error:
@@ -137,13 +161,13 @@ class Guard:
             self._log_failure(request)
             return error_answer(error, request_id=request.id.decode())
 
-    async def _answer(self, request: _Request, answer: Answer, send: Send) -> None:
+    async def _answer(self, request: Request, answer: Answer, send: Send) -> None:
         fields = answer.headers + self.own_fields(request, answer.status)
         body = b"" if request.method == "HEAD" else answer.body
         await send({"type": "http.response.start", "status": answer.status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
 
-    async def _pass_on(self, request: _Request, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _pass_on(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the application answer, once the body is complete and there is room for it."""
         try:
             body = await read_body(request.headers, receive) if has_body(request.headers) else b""
@@ -162,8 +186,8 @@ class Guard:
         inner: Scope = {**scope, REQUEST_ID: request.id.decode()}
         if request.method == "HEAD":
             inner["method"] = "GET"
-        exchange = _Exchange(
-            guard=self,
+        exchange = Exchange(
+            own_fields=self.own_fields,
             request=request,
             scope=inner,
             body=body,
@@ -174,7 +198,7 @@ class Guard:
         try:
             await self._app(inner, exchange.receive, exchange.send)
         except Exception as error:
-            request.route = _route_of(inner)
+            request.route = route_of(inner)
             self._log_failure(request)
             if exchange.is_unfinished:
                 raise  # the server must cut the connection: half an answer is none
@@ -184,7 +208,7 @@ class Guard:
         finally:
             exchange.release()
 
-    def own_fields(self, request: _Request, status: int) -> list[HeaderField]:
+    def own_fields(self, request: Request, status: int) -> list[HeaderField]:
         """The fields every answer carries. Called once a request, when its answer begins."""
         seconds = perf_counter() - request.started
         self._observe(method=request.method, route=request.route, status=status, seconds=seconds)
@@ -201,11 +225,11 @@ class Guard:
         return fields
 
     def _problem(
-        self, request: _Request, problem: problems.Problem, detail: str, *headers: HeaderField
+        self, request: Request, problem: problems.Problem, detail: str, *headers: HeaderField
     ) -> Answer:
         return problem_answer(problem, detail, request_id=request.id.decode(), headers=headers)
 
-    def _log_request(self, request: _Request, status: int, seconds: float) -> None:
+    def _log_request(self, request: Request, status: int, seconds: float) -> None:
         if request.route in _QUIET_ROUTES:
             return
         is_notable = status >= 400 or seconds >= SLOW_SECONDS
@@ -218,7 +242,7 @@ class Guard:
             request_id=request.id.decode(),
         )
 
-    def _log_failure(self, request: _Request) -> None:
+    def _log_failure(self, request: Request) -> None:
         self._log.error(
             "request.failed",
             route=request.route,
@@ -227,64 +251,6 @@ class Guard:
         )
 
 
-class _Exchange:
-    """One request that the application answers: the body it is given, the answer it sends."""
-
-    def __init__(
-        self,
-        *,
-        guard: Guard,
-        request: _Request,
-        scope: Scope,
-        body: bytes,
-        counted: Lifecycle | None,
-        receive: Receive,
-        send: Send,
-    ) -> None:
-        self._guard = guard
-        self._request = request
-        self._scope = scope
-        self._body: bytes | None = body
-        self._counted = counted
-        self._receive = receive
-        self._send = send
-        self.has_started = False
-        self._is_complete = False
-        if counted is not None:
-            counted.in_flight += 1
-
-    @property
-    def is_unfinished(self) -> bool:
-        return self.has_started and not self._is_complete
-
-    async def receive(self) -> Message:
-        if self._body is None:
-            return await self._receive()
-        body, self._body = self._body, None
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.has_started = True
-            self.release()  # a client that reads slowly takes no room from others
-            self._request.route = _route_of(self._scope)
-            fields: list[HeaderField] = list(message.get("headers", ()))
-            if not any(name == b"cache-control" for name, _ in fields):
-                fields += _UNCACHED
-            fields += self._guard.own_fields(self._request, message["status"])
-            message = {**message, "headers": fields}
-        else:
-            self._is_complete = not message.get("more_body", False)
-            if self._request.method == "HEAD":
-                message = {**message, "body": b""}
-        await self._send(message)
-
-    def release(self) -> None:
-        if self._counted is not None:
-            self._counted.in_flight -= 1
-            self._counted = None
-
-
-def _route_of(scope: Scope) -> str:
-    template = getattr(scope.get("route"), "path_format", None)
-    return template if isinstance(template, str) else "unmatched"
+def _has_one_host(headers: Headers) -> bool:
+    host = headers.get(b"host")
+    return host is not None and b"," not in host

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
-from shared.errors import FieldError, InvalidInput
+from shared.errors import FieldError, InvalidInput, MalformedInput
 from shared.parsing import ParseError, parse_id, parse_text, shown
 
 MAX_PAIRS = 64
+CURSOR = "cursor"  # opaque: one that no text can be is as malformed as any other
 
 
 class Parameter(Protocol):
@@ -91,7 +92,7 @@ class TextParameter:
 
 
 def read_query(raw: bytes, parameters: Sequence[Parameter]) -> dict[str, Any]:
-    """The values by name, defaults filled in. Raises InvalidInput."""
+    """The values by name, defaults filled in. Raises InvalidInput, MalformedInput."""
     problems: list[FieldError] = []
     texts = _texts(raw, {parameter.name for parameter in parameters}, problems)
     values: dict[str, Any] = {}
@@ -153,6 +154,8 @@ def _texts(raw: bytes, names: set[str], problems: list[FieldError]) -> dict[str,
         if name is None or name not in names:
             label = "" if name is None else shown(name)[1:-1]
             problems.append(FieldError("query", label, "is not a parameter of this resource"))
+        elif text is None and name == CURSOR:
+            raise MalformedInput("the cursor cannot be read; begin again without it")
         elif text is None:
             problems.append(FieldError("query", name, "is not valid UTF-8"))
         elif name in texts:

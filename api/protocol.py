@@ -9,13 +9,14 @@ are `bodies.py`'s.
 from __future__ import annotations
 
 import asyncio
-import secrets
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 from api import problems
-from api.problems import Problem, problem_answer
+from api.answers import Answer, HeaderField
+from api.problems import Problem
 
 MAX_HEAD_BYTES = 32 * 1024
 MAX_URL_BYTES = 8 * 1024
@@ -28,6 +29,13 @@ LINGER_BYTES = 1024**2
 
 class _Refused(Exception):
     pass
+
+
+class Refuses(Protocol):
+    """What the application must offer, so that refusals look like its own answers."""
+
+    def refusal(self, problem: Problem, detail: str, fields: Sequence[HeaderField]) -> Answer:
+        """The answer, to a request of which these header fields have come so far."""
 
 
 class LimitedProtocol(HttpToolsProtocol):
@@ -87,6 +95,10 @@ class LimitedProtocol(HttpToolsProtocol):
             if fields + len(self.url) > MAX_HEAD_BYTES:
                 self._refusal = problems.HEADERS_TOO_LARGE
                 raise _Refused
+        self.begin_exchange()
+
+    def begin_exchange(self) -> None:
+        """The head is complete and within its limits."""
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -145,16 +157,9 @@ class LimitedProtocol(HttpToolsProtocol):
         if self.transport.is_closing() or self._is_lingering:
             return
         self._is_head_open = False
-        request_id = secrets.token_hex(8)
-        answer = problem_answer(problem, _DETAILS[problem.code], request_id=request_id)
-        fields = [
-            *self.server_state.default_headers,
-            *answer.headers,
-            (b"x-request-id", request_id.encode()),
-            (b"x-process-time", b"0.000000"),
-            (b"server-timing", b"app;dur=0.000"),
-            (b"connection", b"close"),
-        ]
+        application = cast(Refuses, self.app)
+        answer = application.refusal(problem, _DETAILS[problem.code], self.headers or ())
+        fields = [*self.server_state.default_headers, *answer.headers]
         lines = [b"%s: %s\r\n" % field for field in fields]
         self.transport.write(
             b"".join((STATUS_LINE[problem.status], *lines, b"\r\n", bytes(answer.body)))

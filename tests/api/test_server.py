@@ -270,13 +270,15 @@ def test_log_lines_are_json_and_hold_no_text_of_clients(tmp_path: Path) -> None:
             b"GET /health HTTP/1.1\r\nX-Request-ID: a\x0bhunter2\r\n",
             b"hunter2\r\n",
         ):
-            _exchange(serving.port, request + b"Connection: close\r\n\r\n")
+            _exchange(serving.port, request + b"Host: a\r\nConnection: close\r\n\r\n")
         serving.child.stop()
         lines = serving.child.stderr().splitlines()
     requests = [event for line in lines if (event := json.loads(line))["event"] == "request"]
     assert [(line["route"], line["status"]) for line in requests] == [
         ("unmatched", 404),
         ("/api/recommendations", 401),
+        ("unmatched", 400),
+        ("unmatched", 400),
     ]
     assert {"ts", "level", "method", "seconds", "request_id"} <= set(requests[0])
     assert not [line for line in lines if "hunter2" in line or "\x1b" in line]
