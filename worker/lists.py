@@ -24,13 +24,15 @@ from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import user_degrees
 from worker.ranking.ordered import run_ordered
 from worker.ranking.scoring import cut_users
-from worker.user_records import UserTask, rank_block, release_histories
+from worker.user_records import UserTask, rank_blocks, release_histories
 
 LIST_IDS = 200
 SCORES_FOR_AN_ENTRY = 6
 """A score takes eight bytes, a scratch entry of a plan fifty; larger blocks cost less a user."""
-BLOCKS_OF_A_MAPPING = 64
-"""Blocks after which histories are mapped anew: those of users who are done go out of memory."""
+BLOCKS_OF_A_TASK = 8
+"""Blocks ranked one after the other by a task: handing over costs, on other machines most."""
+TASKS_OF_A_MAPPING = 8
+"""Tasks after which histories are mapped anew: those of users who are done go out of memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,17 +78,21 @@ def write_user_lists(
         )
     )
     del matrix
-    blocks = run_ordered(
+    batches = [
+        cuts[first : first + BLOCKS_OF_A_TASK] for first in range(0, len(cuts), BLOCKS_OF_A_TASK)
+    ]
+    ranked = run_ordered(
         workers.executor,
-        rank_block,
-        ((model_folder, start, stop) for start, stop in cuts),
+        rank_blocks,
+        ((model_folder, batch) for batch in batches),
         ahead=workers.ahead,
     )
     with (folder / "lists").open("wb") as file:
         writer = ListsWriter(file, users=count, width=task.width)
-        for number, ((start, stop), records) in enumerate(zip(cuts, blocks, strict=True)):
-            if number % BLOCKS_OF_A_MAPPING == 0:
+        for number, (batch, records) in enumerate(zip(batches, ranked, strict=True)):
+            if number % TASKS_OF_A_MAPPING == 0:
                 release_histories()
+            start, stop = batch[0][0], batch[-1][1]
             writer.append_records(records.packed.data)
             sources[start:stop] = records.sources
             offsets[start + 1 : stop + 1] = records.sizes

@@ -4,6 +4,7 @@ Everything it needs lies in the files of one folder, so that it runs in any thre
 sees the folder. A user's record is made of that user's history alone: no block changes a byte.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -49,8 +50,18 @@ class UserTask:
     """Heads for users without orders, as `taste_heads` returns them."""
 
 
+def rank_blocks(folder: Path, cuts: Sequence[tuple[int, int]]) -> Records:
+    """The task: records of blocks that follow each other, (start, stop) of rows each."""
+    parts = [rank_block(folder, start, stop) for start, stop in cuts]
+    return Records(
+        packed=np.concatenate([part.packed for part in parts]),
+        sizes=np.concatenate([part.sizes for part in parts]),
+        sources=np.concatenate([part.sources for part in parts]),
+    )
+
+
 def rank_block(folder: Path, start: int, stop: int) -> Records:
-    """The task: records of the users from row `start` to `stop`."""
+    """Records of the users from row `start` to `stop`."""
     ranker = load_ranker(folder)
     matrix, task = load_block_inputs(folder)
     cities = task.user_cities[start:stop]
