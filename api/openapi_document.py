@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from api.documented import COMPONENTS, PROBLEM_CONTENT
+from api.documented_headers import describe_headers, header_components
 from api.documented_operation import OPERATION_SCHEMAS
 
 DESCRIPTION = (
@@ -37,9 +38,14 @@ def complete_document(document: dict[str, Any]) -> None:
     for kind, entries in COMPONENTS.items():
         components.setdefault(kind, {}).update(entries)
     components["schemas"].update(OPERATION_SCHEMAS)
+    components["headers"] = header_components()
     for operations in document["paths"].values():
         for operation in operations.values():
-            operation["responses"].setdefault("default", _ANY_ERROR)
+            responses = operation["responses"]
+            responses.setdefault("default", _ANY_ERROR)
+            # Routes share pieces; what is added here belongs to one response of one route.
+            operation["responses"] = {status: dict(piece) for status, piece in responses.items()}
+            describe_headers(operation)
             if "parameters" in operation:
                 operation["parameters"] = _each_once(operation["parameters"])
 
