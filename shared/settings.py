@@ -174,7 +174,7 @@ class Settings(BaseSettings):
         tuple[str, ...], NoDecode, BeforeValidator(_split_origins), AfterValidator(_origins)
     ] = Field(alias="TASTEMATCH_CORS_ORIGINS", default=())
     max_in_flight: Annotated[int, Field(ge=1, le=10_000)] = Field(
-        alias="TASTEMATCH_MAX_IN_FLIGHT", default=64
+        alias="TASTEMATCH_MAX_IN_FLIGHT", default=128
     )
 
     precompute_cron: Annotated[str, AfterValidator(_cron)] = Field(
