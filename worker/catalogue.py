@@ -1,4 +1,4 @@
-"""The restaurants of a run in columns, and the part of a snapshot that holds the active ones."""
+"""The restaurants of a run in columns, and the parts of a snapshot that hold the active ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.snapshot.attributes import NO_CUISINE, encode_cuisines, write_attributes
 from shared.snapshot.format import ordinal_width, write_restaurants
 from worker.ranking.surroundings import RestaurantFacts
 
@@ -55,11 +56,25 @@ def cuisine_codes(cuisines: Sequence[str | None]) -> NDArray[np.int32]:
 
 
 def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
-    """Writes the part `restaurants`."""
-    active = catalogue.is_active
+    """Writes the parts `restaurants`, `attributes` and `cuisines`."""
+    active = np.flatnonzero(catalogue.is_active)
     with (folder / "restaurants").open("wb") as file:
         write_restaurants(
-            file,
-            ids=np.ascontiguousarray(catalogue.ids[active]).data,
-            cities=np.ascontiguousarray(catalogue.cities[active]).data,
+            file, ids=catalogue.ids[active].data, cities=catalogue.cities[active].data
         )
+    codes: dict[str | None, int] = {None: NO_CUISINE}
+    cuisines = [codes.setdefault(catalogue.cuisines[row], len(codes)) for row in active.tolist()]
+    latitudes, longitudes = catalogue.latitudes[active], catalogue.longitudes[active]
+    # Half a place is none; NaN sorts last.
+    northwards = np.argsort(np.where(np.isnan(longitudes), np.nan, latitudes), kind="stable")
+    with (folder / "attributes").open("wb") as file:
+        write_attributes(
+            file,
+            cuisines=np.array(cuisines, np.uint32).data,
+            price_ranges=catalogue.price_ranges[active].data,
+            latitudes=latitudes.data,
+            longitudes=longitudes.data,
+            by_latitude=northwards.astype("<u2" if catalogue.width == 2 else "<u4").data,
+            width=catalogue.width,
+        )
+    (folder / "cuisines").write_bytes(encode_cuisines(list(codes)))

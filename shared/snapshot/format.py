@@ -1,9 +1,8 @@
 """Bytes <-> the binary parts of a snapshot: restaurants, users, lists, rankings, index.
 
-Specified in docs/snapshot-format.md. All numbers are little-endian. A part begins with a header of
-24 bytes: magic `TMS1`, kind (u16), schema (u16), count (u64), ordinal width in bytes (u16), six
-bytes of zero. Every section starts at a multiple of eight bytes. An ordinal is the position of a
-restaurant in the `restaurants` part; it takes two bytes below 65,536 restaurants, else four.
+Specified in docs/snapshot-format.md. All numbers are little-endian. A part is a header and
+sections (`sections.py`). An ordinal is the position of a restaurant in the `restaurants` part; it
+takes two bytes below 65,536 restaurants, else four.
 
 Writers take buffers (bytes, array.array, memoryview, numpy arrays) and never copy them whole;
 readers keep views into a mapped file. Checksums are verified by whoever fetched the part; readers
@@ -15,21 +14,16 @@ from __future__ import annotations
 
 import os
 import struct
-import sys
 from bisect import bisect_left
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from shared.errors import SnapshotDamaged
+from shared.snapshot.sections import HEADER, cut_sections, length_of, read_header, write_part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from typing_extensions import Buffer
-
-MAGIC = b"TMS1"
-SCHEMA = 1
-HEADER = struct.Struct("<4sHHQH6x")
 
 KIND_RESTAURANTS = 1
 KIND_USERS = 2
@@ -49,15 +43,6 @@ EVERYWHERE = 0  # the row of `popular`, `trending` and `new` that knows no city
 
 _WIDE_FROM = 65_536
 _CODES: dict[int, Literal["H", "I"]] = {2: "H", 4: "I"}
-
-assert sys.byteorder == "little", "mapped sections are read in the machine's own byte order"
-
-
-@dataclass(frozen=True, slots=True)
-class Header:
-    kind: int
-    count: int
-    width: int
 
 
 class UserEntry(NamedTuple):
@@ -82,14 +67,11 @@ def ordinal_width(restaurants: int) -> int:
     return 2 if restaurants < _WIDE_FROM else 4
 
 
-# --- writing ---------------------------------------------------------------------------------
-
-
 def write_restaurants(file: BinaryIO, *, ids: Buffer, cities: Buffer) -> None:
     """ids: int64, ascending, shape (n,). cities: uint16 codes, shape (n,), 0 = no city."""
-    count = _length(ids, 8)
-    assert _length(cities, 2) == count
-    _write(file, KIND_RESTAURANTS, count, ordinal_width(count), ids, cities)
+    count = length_of(ids, 8)
+    assert length_of(cities, 2) == count
+    write_part(file, KIND_RESTAURANTS, count, ordinal_width(count), ids, cities)
 
 
 def write_users(
@@ -99,10 +81,10 @@ def write_users(
 
     cities: uint16 codes, (n,). sources: uint8, (n,), one of the SOURCE constants.
     """
-    count = _length(ids, 8)
-    assert _length(offsets, 4) == count + 1
-    assert _length(cities, 2) == _length(sources, 1) == count
-    _write(file, KIND_USERS, count, 0, ids, offsets, cities, sources)
+    count = length_of(ids, 8)
+    assert length_of(offsets, 4) == count + 1
+    assert length_of(cities, 2) == length_of(sources, 1) == count
+    write_part(file, KIND_USERS, count, 0, ids, offsets, cities, sources)
 
 
 class ListsWriter:
@@ -114,7 +96,7 @@ class ListsWriter:
         self._width = width
         self.offset = 0
         """Ordinals written so far: the next record's place."""
-        _write(file, KIND_LISTS, users, width)
+        write_part(file, KIND_LISTS, users, width)
 
     def append(self, for_you: bytes, discover: bytes, order_again: bytes) -> int:
         """Takes ordinals of the part's width as bytes; returns the offset after the record."""
@@ -135,22 +117,19 @@ def write_ragged(
     file: BinaryIO, *, kind: int, offsets: Buffer, ordinals: Buffer, width: int
 ) -> None:
     """Rows of different lengths: the kinds of `Ragged`. offsets: uint32, shape (rows + 1,)."""
-    _write(file, kind, _length(offsets, 4) - 1, width, offsets, ordinals)
+    write_part(file, kind, length_of(offsets, 4) - 1, width, offsets, ordinals)
 
 
 def write_metadata_index(file: BinaryIO, *, offsets: Buffer) -> None:
     """offsets: uint32, shape (restaurants + 1,): where each object stands in `metadata`."""
-    _write(file, KIND_METADATA_INDEX, _length(offsets, 4) - 1, 0, offsets)
-
-
-# --- reading ---------------------------------------------------------------------------------
+    write_part(file, KIND_METADATA_INDEX, length_of(offsets, 4) - 1, 0, offsets)
 
 
 class Restaurants:
     """ordinal <-> id, and each restaurant's city code."""
 
     def __init__(self, part: memoryview) -> None:
-        header, (ids, cities) = _sections(part, KIND_RESTAURANTS, (8, 0), (2, 0))
+        header, (ids, cities) = cut_sections(part, KIND_RESTAURANTS, (8, 0), (2, 0))
         if header.width != ordinal_width(header.count):
             raise SnapshotDamaged("the restaurants part states a wrong ordinal width")
         self.count = header.count
@@ -167,7 +146,7 @@ class Users:
     """The index of users: binary search over ascending ids."""
 
     def __init__(self, part: memoryview) -> None:
-        header, sections = _sections(part, KIND_USERS, (8, 0), (4, 1), (2, 0), (1, 0))
+        header, sections = cut_sections(part, KIND_USERS, (8, 0), (4, 1), (2, 0), (1, 0))
         ids, offsets, cities, sources = sections
         self.count = header.count
         self.ids = ids.cast("q")
@@ -192,7 +171,7 @@ class Lists:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         size = os.fstat(self._descriptor).st_size
-        header = _header(os.pread(self._descriptor, HEADER.size, 0), KIND_LISTS)
+        header = read_header(os.pread(self._descriptor, HEADER.size, 0), KIND_LISTS)
         if header.width not in _CODES:
             raise SnapshotDamaged("the lists part states an unknown ordinal width")
         self.width = header.width
@@ -222,10 +201,10 @@ class Ragged:
     and `similar` (a row a restaurant)."""
 
     def __init__(self, part: memoryview, *, kind: int) -> None:
-        header = _header(part, kind)
+        header = read_header(part, kind)
         if header.width not in _CODES:
             raise SnapshotDamaged("a part states an unknown ordinal width")
-        _, (offsets, ordinals) = _sections(part, kind, (4, 1), (header.width, None))
+        _, (offsets, ordinals) = cut_sections(part, kind, (4, 1), (header.width, None))
         self.count = header.count
         self._offsets = offsets.cast("I")
         self._ordinals = ordinals.cast(_CODES[header.width])
@@ -243,63 +222,10 @@ class MetadataIndex:
     """Where each restaurant's object stands in the uncompressed `metadata` part."""
 
     def __init__(self, part: memoryview) -> None:
-        header, (offsets,) = _sections(part, KIND_METADATA_INDEX, (4, 1))
+        header, (offsets,) = cut_sections(part, KIND_METADATA_INDEX, (4, 1))
         self.count = header.count
         self._offsets = offsets.cast("I")
 
     def span(self, ordinal: int) -> tuple[int, int]:
         """(start, stop) in bytes; the separating comma is not part of it."""
         return self._offsets[ordinal], self._offsets[ordinal + 1] - 1
-
-
-# --- both ------------------------------------------------------------------------------------
-
-
-def _length(data: Buffer, item_bytes: int) -> int:
-    size = memoryview(data).nbytes
-    assert size % item_bytes == 0
-    return size // item_bytes
-
-
-def _padding(size: int) -> int:
-    return -size % 8
-
-
-def _write(file: BinaryIO, kind: int, count: int, width: int, *sections: Buffer) -> None:
-    file.write(HEADER.pack(MAGIC, kind, SCHEMA, count, width))
-    for section in sections:
-        view = memoryview(section)
-        file.write(view)
-        file.write(bytes(_padding(view.nbytes)))
-
-
-def _header(part: Buffer, kind: int) -> Header:
-    if memoryview(part).nbytes < HEADER.size:
-        raise SnapshotDamaged("a part is shorter than its header")
-    magic, found, schema, count, width = HEADER.unpack_from(part)
-    if magic != MAGIC or found != kind or schema != SCHEMA:
-        raise SnapshotDamaged("a part's header is not that of its kind")
-    return Header(kind, count, width)
-
-
-def _sections(
-    part: memoryview, kind: int, *widths: tuple[int, int | None]
-) -> tuple[Header, list[memoryview]]:
-    """Cuts a part into sections of (item bytes, items beyond count); None takes the rest."""
-    header = _header(part, kind)
-    sections: list[memoryview] = []
-    at = HEADER.size
-    for item_bytes, extra in widths:
-        if extra is None:
-            # The rest may end in padding; offsets tell how much of it is data.
-            last = sections[-1].cast("I")[header.count]
-            size = last * item_bytes
-        else:
-            size = (header.count + extra) * item_bytes
-        if at + size > part.nbytes:
-            raise SnapshotDamaged("a part is shorter than its header states")
-        sections.append(part[at : at + size])
-        at += size + _padding(size)
-    if at != part.nbytes:
-        raise SnapshotDamaged("a part is longer than its header states")
-    return header, sections

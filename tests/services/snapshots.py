@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import math
 import tempfile
 from array import array
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,6 +17,7 @@ import brotli
 import orjson
 import zstandard
 
+from shared.snapshot import attributes
 from shared.snapshot import format as parts
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.parts import describe_parts
@@ -52,6 +54,9 @@ class SnapshotSpec:
     similar: Mapping[int, Sequence[int]] = field(default_factory=dict)
     names: Mapping[int, str] = field(default_factory=dict)
     cuisines: Mapping[int, str | None] = field(default_factory=dict)
+    price_ranges: Mapping[int, int | None] = field(default_factory=dict)
+    places: Mapping[int, tuple[float, float]] = field(default_factory=dict)
+    """Latitude and longitude by id."""
 
 
 def projection(spec: SnapshotSpec, restaurant_id: int) -> dict[str, Any]:
@@ -61,7 +66,7 @@ def projection(spec: SnapshotSpec, restaurant_id: int) -> dict[str, Any]:
         "name": spec.names.get(restaurant_id, f"Restaurant {restaurant_id}"),
         "cuisine_type": spec.cuisines.get(restaurant_id, "Ramen"),
         "rating": 4.5,
-        "price_range": 2,
+        "price_range": spec.price_ranges.get(restaurant_id, 2),
         "city": spec.restaurants[restaurant_id],
         "image_url": None,
     }
@@ -126,6 +131,7 @@ def write_parts(folder: Path, spec: SnapshotSpec) -> str:
             cities=array("H", [codes[spec.restaurants[i]] for i in ids]),
         )
     (folder / "cities").write_bytes(orjson.dumps(cities))
+    _write_attributes(folder, spec, ids)
 
     def packed(chosen: Iterable[int]) -> bytes:
         return array("H" if width == 2 else "I", [ordinals[i] for i in chosen]).tobytes()
@@ -149,6 +155,27 @@ def write_parts(folder: Path, spec: SnapshotSpec) -> str:
     write_rows("similar", parts.KIND_SIMILAR, [spec.similar.get(i, ()) for i in ids])
     _write_users(folder, spec, width=width, codes=codes, packed=packed)
     return _write_metadata(folder, spec, ids)
+
+
+def _write_attributes(folder: Path, spec: SnapshotSpec, ids: Sequence[int]) -> None:
+    shown = [projection(spec, restaurant_id) for restaurant_id in ids]
+    names: list[str | None] = [None, *sorted({r["cuisine_type"] for r in shown} - {None})]
+    places = [spec.places.get(restaurant_id, (math.nan, math.nan)) for restaurant_id in ids]
+    northwards = sorted(
+        range(len(ids)), key=lambda o: math.inf if math.isnan(places[o][0]) else places[o][0]
+    )
+    width = parts.ordinal_width(len(ids))
+    with (folder / "attributes").open("wb") as file:
+        attributes.write_attributes(
+            file,
+            cuisines=array("I", [names.index(r["cuisine_type"]) for r in shown]),
+            price_ranges=bytes(r["price_range"] or 0 for r in shown),
+            latitudes=array("f", [latitude for latitude, _ in places]),
+            longitudes=array("f", [longitude for _, longitude in places]),
+            by_latitude=array("H" if width == 2 else "I", northwards),
+            width=width,
+        )
+    (folder / "cuisines").write_bytes(attributes.encode_cuisines(names))
 
 
 def _write_users(
