@@ -144,7 +144,7 @@ def _add_error_handlers(app: FastAPI) -> None:
         detail = problem.title.lower()
         headers = []
         if problem is problems.METHOD_NOT_ALLOWED:
-            headers.append((b"allow", allowed.of(request.url.path).encode()))
+            headers.append((b"allow", allowed.of(request.scope["path"]).encode()))
         answer = problem_answer(
             problem, detail, request_id=request.scope[REQUEST_ID], headers=headers
         )
@@ -173,7 +173,10 @@ def _input_error(error: RequestValidationError) -> InvalidInput | MalformedInput
 
 
 class _AllowedMethods:
-    """The methods of every path, for Allow; collected at the first refusal."""
+    """The methods of every path, for Allow; collected at the first refusal.
+
+    A path that is a route as it stands is that one alone, not also one with a parameter.
+    """
 
     def __init__(self, app: FastAPI) -> None:
         self._app = app
@@ -186,16 +189,10 @@ class _AllowedMethods:
                 for context in iter_route_contexts(self._app.routes)
                 if context.path is not None and context.methods is not None
             ]
-        methods = {"HEAD"} if any(self._matching(path, "GET")) else set()
-        return ", ".join(sorted(methods.union(*self._matching(path))))
-
-    def _matching(self, path: str, method: str | None = None) -> list[frozenset[str]]:
-        assert self._routes is not None
-        return [
-            methods
-            for pattern, methods in self._routes
-            if pattern.match(path) and (method is None or method in methods)
-        ]
+        matching = [(len(p.groupindex), m) for p, m in self._routes if p.match(path)]
+        fewest = min((parameters for parameters, _ in matching), default=0)
+        methods = set().union(*(m for parameters, m in matching if parameters == fewest))
+        return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _complete_openapi(app: FastAPI) -> None:

@@ -15,6 +15,9 @@ from shared.errors import FieldError, InvalidInput, MalformedInput
 from shared.parsing import ParseError, parse_id, parse_text, shown
 
 MAX_PAIRS = 64
+# No control characters, and something besides blanks.
+_CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f"
+TEXT_PATTERN = rf"^[^{_CONTROLS}]*[^\s\x85{_CONTROLS}][^{_CONTROLS}]*$"
 CURSOR = "cursor"  # opaque: one that no text can be is as malformed as any other
 
 
@@ -88,7 +91,12 @@ class TextParameter:
         return value
 
     def schema(self) -> dict[str, Any]:
-        return {"type": "string", "minLength": 1, "maxLength": self.max_chars}
+        return {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": self.max_chars,
+            "pattern": TEXT_PATTERN,
+        }
 
 
 def read_query(raw: bytes, parameters: Sequence[Parameter]) -> dict[str, Any]:
