@@ -1,7 +1,8 @@
 """Query and path parameters: declared once, read strictly, documented from the same declaration.
 
-A query holds only declared names, each once, in UTF-8 without NUL and other control characters.
-Numbers are plain ASCII digits. All bad values are reported together, as one InvalidInput.
+A query holds only declared names, each once unless it may be repeated, in UTF-8 without NUL and
+other control characters. Numbers are plain ASCII digits. All bad values are reported together, as
+one InvalidInput.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any, Protocol
 from urllib.parse import unquote_to_bytes
 
 from shared.errors import FieldError, InvalidInput, MalformedInput
-from shared.parsing import ParseError, parse_id, parse_text, shown
+from shared.parsing import MAX_ID, ParseError, parse_id, parse_text, shown
 
 MAX_PAIRS = 64
 # No control characters, and something besides blanks.
@@ -99,14 +100,67 @@ class TextParameter:
         }
 
 
-def read_query(raw: bytes, parameters: Sequence[Parameter]) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class IdsParameter:
+    """Ids separated by commas: `1,2,3`. Absent is none at all."""
+
+    name: str
+    most: int
+    description: str
+
+    def read(self, text: str | None) -> tuple[int, ...]:
+        if text is None:
+            return ()
+        pieces = text.split(",", self.most + 1)
+        if len(pieces) > self.most:
+            raise ParseError(f"holds more than {self.most} ids")
+        return tuple(map(parse_id, pieces))
+
+    def schema(self) -> dict[str, Any]:
+        item = {"type": "integer", "format": "int64", "minimum": 0, "maximum": MAX_ID}
+        return {"type": "array", "items": item, "minItems": 1, "maxItems": self.most}
+
+
+@dataclass(frozen=True, slots=True)
+class RepeatedParameter:
+    """May be given up to `most` times; what it means is any of the values."""
+
+    item: Parameter
+    most: int
+
+    @property
+    def name(self) -> str:
+        return self.item.name
+
+    @property
+    def description(self) -> str:
+        return self.item.description
+
+    def read_all(self, texts: Sequence[str]) -> tuple[Any, ...]:
+        if len(texts) > self.most:
+            raise ParseError(f"is given more than {self.most} times")
+        return tuple(map(self.item.read, texts))
+
+    def schema(self) -> dict[str, Any]:
+        item = {name: value for name, value in self.item.schema().items() if name != "default"}
+        return {"type": "array", "items": item, "maxItems": self.most}
+
+
+AnyParameter = Parameter | RepeatedParameter
+
+
+def read_query(raw: bytes, parameters: Sequence[AnyParameter]) -> dict[str, Any]:
     """The values by name, defaults filled in. Raises InvalidInput, MalformedInput."""
     problems: list[FieldError] = []
-    texts = _texts(raw, {parameter.name for parameter in parameters}, problems)
+    texts = _texts(raw, parameters, problems)
     values: dict[str, Any] = {}
     for parameter in parameters:
         try:
-            values[parameter.name] = parameter.read(texts.get(parameter.name))
+            given = texts.get(parameter.name, [])
+            if isinstance(parameter, RepeatedParameter):
+                values[parameter.name] = parameter.read_all(given)
+            else:
+                values[parameter.name] = parameter.read(given[0] if given else None)
         except ParseError as error:
             problems.append(FieldError("query", parameter.name, error.reason))
     if problems:
@@ -124,7 +178,7 @@ def read_path_id(text: str, *, name: str) -> int:
 
 
 def openapi_parameters(
-    query: Sequence[Parameter] = (), *, path_ids: Sequence[str] = ()
+    query: Sequence[AnyParameter] = (), *, path_ids: Sequence[str] = ()
 ) -> dict[str, Any]:
     """The OpenAPI extra of a route that reads these by itself."""
     described: list[dict[str, Any]] = [
@@ -143,14 +197,18 @@ def openapi_parameters(
             "required": False,
             "description": parameter.description,
             "schema": parameter.schema(),
+            **({"style": "form", "explode": False} if isinstance(parameter, IdsParameter) else {}),
         }
         for parameter in query
     ]
     return {"parameters": described}
 
 
-def _texts(raw: bytes, names: set[str], problems: list[FieldError]) -> dict[str, str]:
-    texts: dict[str, str] = {}
+def _texts(
+    raw: bytes, parameters: Sequence[AnyParameter], problems: list[FieldError]
+) -> dict[str, list[str]]:
+    may_repeat = {p.name: isinstance(p, RepeatedParameter) for p in parameters}
+    texts: dict[str, list[str]] = {}
     pairs = [pair for pair in raw.split(b"&") if pair] if raw else []
     if len(pairs) > MAX_PAIRS:
         problems.append(FieldError("query", "", f"holds more than {MAX_PAIRS} parameters"))
@@ -159,17 +217,17 @@ def _texts(raw: bytes, names: set[str], problems: list[FieldError]) -> dict[str,
         raw_name, _, raw_value = pair.partition(b"=")
         name = _decoded(raw_name)
         text = _decoded(raw_value)
-        if name is None or name not in names:
+        if name is None or name not in may_repeat:
             label = "" if name is None else shown(name)[1:-1]
             problems.append(FieldError("query", label, "is not a parameter of this resource"))
         elif text is None and name == CURSOR:
             raise MalformedInput("the cursor cannot be read; begin again without it")
         elif text is None:
             problems.append(FieldError("query", name, "is not valid UTF-8"))
-        elif name in texts:
+        elif name in texts and not may_repeat[name]:
             problems.append(FieldError("query", name, "is given more than once"))
         else:
-            texts[name] = text
+            texts.setdefault(name, []).append(text)
     return texts
 
 
