@@ -19,7 +19,8 @@ from typing import Any
 
 from sqlalchemy import Connection, Engine
 
-from shared.db.upserts import ORDERS, RESTAURANTS, USERS, Staging, Target
+from shared.db.targets import ORDERS, RESTAURANTS, USERS, Target
+from shared.db.upserts import Staging
 from shared.errors import StrictDataError, TasteMatchError
 from tastematch.dataset import BadRow, Dataset, Table
 

@@ -2,7 +2,8 @@
 
 A lock lets one process at a time migrate: an advisory lock on PostgreSQL, a lock file beside the
 SQLite file. On both, a migration that is killed leaves the schema as it was before. A database
-that is newer than this release is refused.
+that is newer than this release is refused. What is derived from rows is made afterwards, in short
+transactions: it goes on where a killed run left it, and other processes read and write meanwhile.
 """
 
 import fcntl
@@ -17,6 +18,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, text
 
 from shared.db.engine import database_errors, sync_engine
+from shared.db.restaurant_keys import refresh_keys
 from shared.errors import DatabaseUnavailable, SchemaError
 from shared.settings import Settings
 
@@ -43,6 +45,7 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
                 connection.exec_driver_sql("BEGIN IMMEDIATE")
             command.upgrade(_config(connection), "head")
             connection.commit()
+            refresh_keys(connection)
             after = scripts.get_current_head()
             assert after is not None, "there is a first migration"
             return before, after

@@ -38,6 +38,8 @@ NAMING = {
 
 # SQLite gives rowid speed and auto-increment only to columns declared INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
+# Compared byte by byte on both: SQLite does so by itself.
+Key = Text().with_variant(Text(collation="C"), "postgresql")
 Amount = Numeric(14, 4).with_variant(Float, "sqlite")
 
 
@@ -65,11 +67,27 @@ class Base(DeclarativeBase):
     metadata = MetaData(naming_convention=NAMING)
 
 
+def _catalogue_index(order: str, *columns: Any) -> Index:
+    return Index(
+        f"ix_restaurants_{order}",
+        *columns,
+        sqlite_where=text("is_active IS 1"),
+        postgresql_where=text("is_active IS true"),
+    )
+
+
 class Restaurant(Base):
+    """`name_key` and what follows it are derived (`shared.search_keys`): empty until they are."""
+
     __tablename__ = "restaurants"
     __table_args__ = (
         CheckConstraint("rating >= 0 AND rating <= 5", name="rating"),
         CheckConstraint("price_range >= 1 AND price_range <= 4", name="price_range"),
+        # What pages of the catalogue walk along; a missing rating stands behind all others.
+        _catalogue_index("name", "name_key", "id"),
+        _catalogue_index("lowest", text("coalesce(rating, 6)"), "id"),
+        _catalogue_index("highest", text("coalesce(-rating, 6)"), "id"),
+        _catalogue_index("newest", "created_at", "id"),
     )
 
     id: Mapped[int] = mapped_column(Id, primary_key=True)
@@ -86,6 +104,20 @@ class Restaurant(Base):
     created_at: Mapped[datetime] = mapped_column(
         UtcDateTime, server_default=text("CURRENT_TIMESTAMP")
     )
+    name_key: Mapped[str] = mapped_column(Key, server_default="")
+    search_text: Mapped[str] = mapped_column(Text, server_default="")
+    city_key: Mapped[str] = mapped_column(Text, server_default="")
+    cuisine_keys: Mapped[str] = mapped_column(Text, server_default="")
+
+
+class RestaurantTerm(Base):
+    """What a restaurant is found by: prefixes of `term` are what visitors search for."""
+
+    __tablename__ = "restaurant_terms"
+    __table_args__ = ({"sqlite_with_rowid": False},)
+
+    term: Mapped[str] = mapped_column(Key, primary_key=True)
+    restaurant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
 
 
 class User(Base):

@@ -25,7 +25,6 @@ from sqlalchemy import (
     delete,
     false,
     func,
-    inspect,
     literal,
     or_,
     select,
@@ -35,29 +34,13 @@ from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
 
-from shared.db.models import Base, Order, Restaurant, User
+from shared.db.restaurant_keys import write_terms_of_staged
 from shared.db.row_forms import CopyText, sqlite_rows
+from shared.db.targets import RESTAURANTS, USERS, Reference, Target
 from shared.parsing import MAX_ID
 
 SQLITE_CACHE_KB = 8 * 1024
 IDS_A_STATEMENT = 500
-
-# (column, the table it names a row of, what such a row is called)
-Reference = tuple[str, Table, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A table that rows are merged into.
-
-    `columns` begin with the id; `references` must exist. Rows are written in the `order` of the
-    widest index, so that a block touches each page of it once.
-    """
-
-    table: Table
-    columns: tuple[str, ...]
-    references: tuple[Reference, ...] = ()
-    order: tuple[str, ...] = ("id",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,40 +51,6 @@ class Merged:
     updated: int
     unchanged: int
     rejected: tuple[tuple[int, str], ...]
-
-
-def _table(model: type[Base]) -> Table:
-    table = inspect(model).local_table
-    assert isinstance(table, Table)
-    return table
-
-
-RESTAURANTS = Target(
-    _table(Restaurant),
-    (
-        "id",
-        "name",
-        "cuisine_type",
-        "description",
-        "rating",
-        "price_range",
-        "city",
-        "latitude",
-        "longitude",
-        "image_url",
-        "is_active",
-    ),
-)
-USERS = Target(_table(User), ("id", "name", "email", "city"))
-ORDERS = Target(
-    _table(Order),
-    ("id", "user_id", "restaurant_id", "order_date", "total_amount", "rating"),
-    (
-        ("user_id", _table(User), "user"),
-        ("restaurant_id", _table(Restaurant), "restaurant"),
-    ),
-    ("user_id", "order_date"),
-)
 
 
 class Staging:
@@ -117,7 +66,7 @@ class Staging:
         columns = [
             # The key is the rowid on SQLite and costs nothing; on PostgreSQL an index would.
             Column(name, target.table.c[name].type, primary_key=name == "id" and self._is_sqlite)
-            for name in target.columns
+            for name in target.written
         ]
         self._staged = Table(
             f"staged_{target.table.name}",
@@ -134,9 +83,10 @@ class Staging:
         """Stages rows of (columns..., line). Each id must occur once until the next merge."""
         if not rows:
             return
-        names = ", ".join((*self._target.columns, "line"))
+        rows = self._target.complete(rows)
+        names = ", ".join((*self._target.written, "line"))
         if self._is_sqlite:
-            marks = ", ".join("?" * (len(self._target.columns) + 1))
+            marks = ", ".join("?" * (len(self._target.written) + 1))
             statement = f"INSERT INTO {self._staged.name} ({names}) VALUES ({marks})"  # noqa: S608
             self._connection.exec_driver_sql(statement, sqlite_rows(rows))
         else:
@@ -166,6 +116,8 @@ class Staging:
         if adds_users:
             self._connection.execute(self._missing_users())
         known = self._connection.execute(self._known()).scalar_one()
+        if self._target is RESTAURANTS:
+            write_terms_of_staged(self._connection, self._staged, has_known=known > 0)
         upsert = self._upsert(has_known=known > 0)
         written = self._connection.execute(upsert).rowcount
         imported = self._count - len(rejected) - known
@@ -256,7 +208,7 @@ class Staging:
         return select(func.count()).select_from(self._staged.join(table, self._same_id()))
 
     def _upsert(self, *, has_known: bool) -> Any:
-        table, columns = self._target.table, self._target.columns
+        table, columns = self._target.table, self._target.written
         source = select(*(self._staged.c[name] for name in columns))
         if has_known:
             # Equal rows stay out of the upsert: PostgreSQL would lock, and so write, each of them.

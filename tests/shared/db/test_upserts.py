@@ -11,7 +11,8 @@ from sqlalchemy.exc import DBAPIError
 
 from shared.db.engine import sync_engine
 from shared.db.models import User
-from shared.db.upserts import USERS, Merged, Staging
+from shared.db.targets import USERS
+from shared.db.upserts import Merged, Staging
 from shared.settings import load_settings
 
 ROWS = [

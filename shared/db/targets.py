@@ -1,0 +1,92 @@
+"""The tables that rows are merged into in bulk, and what is derived from a row on its way."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Table, inspect
+
+from shared.db.models import Base, Order, Restaurant, User
+from shared.search_keys import cuisine_keys, filter_key, name_key, search_text
+
+# (column, the table it names a row of, what such a row is called)
+Reference = tuple[str, Table, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A table that rows are merged into.
+
+    `columns` begin with the id; `derive` gives the values of the columns `derived` from those of
+    `columns`. `references` must exist. Rows are written in the `order` of the widest index, so
+    that a block touches each page of it once.
+    """
+
+    table: Table
+    columns: tuple[str, ...]
+    references: tuple[Reference, ...] = ()
+    order: tuple[str, ...] = ("id",)
+    derived: tuple[str, ...] = ()
+    derive: Callable[..., tuple[Any, ...]] | None = None
+
+    @property
+    def written(self) -> tuple[str, ...]:
+        return self.columns + self.derived
+
+    def complete(self, rows: Sequence[tuple[Any, ...]]) -> Sequence[tuple[Any, ...]]:
+        """Rows of (columns..., line) -> rows of (written..., line)."""
+        if self.derive is None:
+            return rows
+        return [(*row[:-1], *self.derive(row), row[-1]) for row in rows]
+
+
+def keys_of(name: str, cuisine_type: str | None, city: str | None) -> tuple[str, str, str, str]:
+    """The values of KEY_COLUMNS."""
+    return (
+        name_key(name),
+        search_text(name, cuisine_type),
+        filter_key(city),
+        cuisine_keys(cuisine_type),
+    )
+
+
+def _restaurant_keys(row: tuple[Any, ...]) -> tuple[str, ...]:
+    return keys_of(row[_NAME], row[_CUISINE], row[_CITY])
+
+
+def _table(model: type[Base]) -> Table:
+    table = inspect(model).local_table
+    assert isinstance(table, Table)
+    return table
+
+
+KEY_COLUMNS = ("name_key", "search_text", "city_key", "cuisine_keys")
+RESTAURANTS = Target(
+    _table(Restaurant),
+    (
+        "id",
+        "name",
+        "cuisine_type",
+        "description",
+        "rating",
+        "price_range",
+        "city",
+        "latitude",
+        "longitude",
+        "image_url",
+        "is_active",
+    ),
+    derived=KEY_COLUMNS,
+    derive=_restaurant_keys,
+)
+_NAME, _CUISINE, _CITY = map(RESTAURANTS.columns.index, ("name", "cuisine_type", "city"))
+USERS = Target(_table(User), ("id", "name", "email", "city"))
+ORDERS = Target(
+    _table(Order),
+    ("id", "user_id", "restaurant_id", "order_date", "total_amount", "rating"),
+    (
+        ("user_id", _table(User), "user"),
+        ("restaurant_id", _table(Restaurant), "restaurant"),
+    ),
+    ("user_id", "order_date"),
+)
