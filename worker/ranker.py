@@ -86,6 +86,7 @@ def rank_users(
     """
     stop = start + len(cities)
     histories = weighted_histories(matrix, start, stop, half_life_days=RECENCY_HALF_LIFE_DAYS)
+    history = order_again(matrix, first_user=start, users=len(cities))
     for_you, discover = blend_block(
         matrix,
         histories @ ranker.scores_of,
@@ -94,11 +95,6 @@ def rank_users(
         surroundings=ranker.surroundings,
         weights=ranker.weights,
         n=n,
+        history=history,
     )
-    again = order_again(
-        matrix,
-        first_user=start,
-        users=len(cities),
-        is_candidate=ranker.surroundings.facts.is_candidate,
-    )
-    return for_you, discover, again
+    return for_you, discover, history.only(ranker.surroundings.facts.is_candidate)

@@ -48,12 +48,14 @@ def blend_block(
     surroundings: Surroundings,
     weights: BlendWeights,
     n: int,
+    history: History | None = None,
 ) -> tuple[RankedBlock, RankedBlock]:
     """`for_you` and `discover` of the users from row `first_user` on, the n best of each.
 
     collaborative: what each history points to, sparse (users, restaurants) without duplicates,
     in any order; values of zero and below say nothing, and own restaurants have no others.
-    user_cities: city codes, shape (users,). Users without an order get empty lists: they have no
+    user_cities: city codes, shape (users,). history: all that these users ordered, where the caller
+    has it. Users without an order get empty lists: they have no
     evidence of their own. Scores of `discover` are the product above, those of `for_you` one over
     the place. A user's lists depend on that user alone, to the bit.
     """
@@ -61,7 +63,8 @@ def blend_block(
     depth = max(n, LOOK_AHEAD)
     discover = np.full((users, depth), sort_keys.NOTHING)
     points = telling(collaborative)
-    history = order_again(matrix, first_user=first_user, users=users)
+    if history is None:
+        history = order_again(matrix, first_user=first_user, users=users)
     slots = empty_slots(surroundings, users)
     bounds = entry_bounds(points, surroundings)
     for start, stop in cut_blocks(
@@ -69,7 +72,7 @@ def blend_block(
     ):
         evidence = gather(
             matrix,
-            points[start:stop],
+            points.part(start, stop),
             own=history.part(start, stop),
             user_cities=user_cities[start:stop],
             surroundings=surroundings,

@@ -101,7 +101,7 @@ def fit_blend(
     ):
         evidence = gather(
             matrix,
-            points[start:stop],
+            points.part(start, stop),
             own=history.part(start, stop),
             user_cities=user_cities[start:stop],
             surroundings=surroundings,

@@ -35,6 +35,24 @@ UNKNOWN_KM = 10.0
 
 
 @dataclass(frozen=True, slots=True)
+class Points:
+    """What histories point to: for user u at `indptr[u]:indptr[u + 1]`, in no order."""
+
+    indptr: NDArray[np.int64]
+    """Shape (users + 1,)."""
+    rows: NDArray[np.int32]
+    """Restaurant rows, shape (entries,)."""
+    shares: NDArray[np.float32]
+    """Of the user's largest score, above zero, shape (entries,)."""
+
+    def part(self, start: int, stop: int) -> "Points":
+        """Of the users from the `start`-th to the `stop`-th."""
+        indptr = self.indptr[start : stop + 1]
+        entries = slice(indptr[0], indptr[-1])
+        return Points(indptr - indptr[0], self.rows[entries], self.shares[entries])
+
+
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """Candidates of a block of users, in no order."""
 
@@ -55,12 +73,10 @@ class Evidence:
     """Restaurants each user ordered from, shape (users,)."""
 
 
-def entry_bounds(
-    collaborative: scipy.sparse.csr_array, surroundings: Surroundings
-) -> NDArray[np.int64]:
+def entry_bounds(points: Points, surroundings: Surroundings) -> NDArray[np.int64]:
     """At most how many candidates each user has before equal ones are found, shape (users,)."""
     largest_head = int(np.diff(surroundings.head_indptr).max())
-    bounds = np.diff(collaborative.indptr).astype(np.int64)
+    bounds = np.diff(points.indptr)
     return np.asarray(bounds + largest_head + MAX_ANCHORS * NEARBY)
 
 
@@ -70,8 +86,8 @@ def empty_slots(surroundings: Surroundings, users: int) -> NDArray[np.int32]:
     return np.empty(users * len(surroundings.guests), np.int32)
 
 
-def telling(collaborative: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
-    """Shares of each user's largest entry, those of LEAST_POINTS and more.
+def telling(collaborative: scipy.sparse.csr_array) -> Points:
+    """The entries that are LEAST_POINTS of their user's largest, and more, as shares of it.
 
     Less says next to nothing (weights keep `points_floor` for what the history does not point to),
     and most entries are less: every other step is cheaper without them.
@@ -84,31 +100,28 @@ def telling(collaborative: scipy.sparse.csr_array) -> scipy.sparse.csr_array:
     largest[largest <= 0] = 1  # where the history points nowhere, no share is above zero
     shares = collaborative.data / np.repeat(largest, sizes[sizes > 0])
     kept = np.flatnonzero(shares >= np.float32(LEAST_POINTS))
-    return scipy.sparse.csr_array(
-        (
-            shares.take(kept),
-            collaborative.indices.take(kept),
-            np.searchsorted(kept, collaborative.indptr).astype(np.int32),
-        ),
-        shape=collaborative.shape,
+    return Points(
+        indptr=np.searchsorted(kept, collaborative.indptr),
+        rows=collaborative.indices.take(kept).astype(np.int32, copy=False),
+        shares=shares.take(kept),
     )
 
 
 def gather(
     matrix: InteractionMatrix,
-    points: scipy.sparse.csr_array,
+    points: Points,
     *,
     own: History,
     user_cities: NDArray[np.uint16],
     surroundings: Surroundings,
     slots: NDArray[np.int32],
 ) -> Evidence:
-    """The evidence of `points.shape[0]` users, at most `surroundings.max_users`.
+    """The evidence of the users of `points`, at most `surroundings.max_users`.
 
-    points: as `telling` returns them. own: what these users ordered, inactive restaurants too.
+    own: what these users ordered, inactive restaurants too.
     slots: scratch with a place for each of these users and restaurants, from `empty_slots`.
     """
-    users = points.shape[0]
+    users = len(points.indptr) - 1
     facts = surroundings.facts
     restaurants = len(facts.is_candidate)
     anchors, anchor_indptr = _anchors(own.rows, own.indptr, surroundings.places)
@@ -118,14 +131,14 @@ def gather(
     around_users = np.repeat(np.arange(users), NEARBY * np.diff(anchor_indptr))
     pointed_users = np.repeat(np.arange(users), np.diff(points.indptr))
     user = np.concatenate([pointed_users, head_users, around_users])
-    rows = np.concatenate([points.indices.astype(np.int32, copy=False), heads, around])
+    rows = np.concatenate([points.rows, heads, around])
     is_open = _first_of_equal(user * restaurants + rows, own, restaurants, slots)
     is_open &= facts.is_candidate.take(rows)
     kept = np.flatnonzero(is_open)
     rows, user = rows.take(kept), user.take(kept)
     share = np.zeros(len(kept), np.float32)
-    pointed = int(np.searchsorted(kept, len(points.data)))
-    share[:pointed] = points.data.take(kept[:pointed])
+    pointed = int(np.searchsorted(kept, len(points.rows)))
+    share[:pointed] = points.shares.take(kept[:pointed])
     km = nearest_km(
         surroundings.places,
         rows=rows,
