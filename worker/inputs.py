@@ -28,6 +28,7 @@ from worker.ranking.activity import NEVER
 from worker.ranking.discovery import rank_for
 from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
+DASK_CLIENT_MB = 22
 THREADS_FROM = 200_000
 """Interactions; with fewer a second thread costs memory and gains no second."""
 
@@ -61,7 +62,7 @@ def plan_for(
         interactions=interactions,
         rank=rank_for(restaurants=counts["restaurants"], interactions=pairs),
         threads=thread_count() if pairs >= THREADS_FROM else 1,
-        budget_mb=settings.worker_memory_mb,
+        budget_mb=settings.worker_memory_mb - (DASK_CLIENT_MB if settings.dask_scheduler else 0),
         store_budget_mb=settings.snapshot_mb,
         head_length=lists.LIST_IDS,
     )
