@@ -9,13 +9,9 @@ from typing import Any
 
 import httpx
 import pytest
-from fastapi import FastAPI
 
-from api.guard import Guard
 from shared.settings import Settings
-from shared.snapshot.store import SnapshotStore
-from tests.api.running import ORIGIN, PERSONAL, SHORT, SPEC, UNKNOWN, Api, running
-from tests.services.snapshots import publish_snapshot
+from tests.api.running import ORIGIN, PERSONAL, SHORT, Api, running
 
 LISTS = "/api/recommendations"
 METADATA = "/api/restaurants/metadata"
@@ -144,52 +140,6 @@ async def test_a_preflight_allows_what_the_api_takes(api: Api) -> None:
         assert name in allowed
     assert "GET" in response.headers["access-control-allow-methods"]
     assert "Origin" in response.headers["vary"]
-
-
-# --- hot paths and FastAPI --------------------------------------------------------------------
-
-
-async def test_hot_paths_and_fastapi_answer_alike(settings: Settings, store: SnapshotStore) -> None:
-    manifest = publish_snapshot(store, SPEC)
-    async with running(settings) as hot, running(settings) as cold:
-        _answer_by_fastapi_alone(cold.app, settings)
-        await hot.serves(manifest.version)
-        await cold.serves(manifest.version)
-        etag = (await hot.client.get(LISTS, headers=hot.as_user(SHORT))).headers["etag"]
-        for path in (
-            *("/health", "/health?x=1", LISTS, f"{LISTS}?limit=3&list=discover"),
-            *(f"{LISTS}?limit=51", f"{LISTS}?x=1", METADATA, f"{METADATA}?ids=1"),
-            *(f"/api/users/{SHORT}/recommendations", "/api/users/x/recommendations"),
-        ):
-            for headers in (
-                *({}, hot.as_user(SHORT), hot.as_service, hot.as_user(UNKNOWN)),
-                hot.as_user(SHORT) | {"If-None-Match": etag, "Origin": ORIGIN},
-                *({"If-None-Match": "*"}, {"Accept-Encoding": "br"}, {"Accept-Encoding": "*;q=0"}),
-            ):
-                for method in ("GET", "HEAD"):
-                    sent = headers | {"X-Request-ID": "same"}
-                    one = await hot.client.request(method, path, headers=sent)
-                    other = await cold.client.request(method, path, headers=sent)
-                    assert one.status_code == other.status_code, (path, headers)
-                    assert one.content == other.content
-                    assert _stable(one) == _stable(other)
-
-
-def _answer_by_fastapi_alone(app: FastAPI, settings: Settings) -> None:
-    app.middleware_stack = Guard(
-        app.build_middleware_stack(),
-        settings,
-        lifecycle=app.state.resources.lifecycle,
-        hot={},
-        find_hot=lambda _path: None,
-        is_light=lambda _path: True,
-        observe=lambda **_request: None,
-    )
-
-
-def _stable(response: httpx.Response) -> list[tuple[bytes, bytes]]:
-    changing = (b"x-process-time", b"server-timing")
-    return [field for field in response.headers.raw if field[0] not in changing]
 
 
 # --- bounds -----------------------------------------------------------------------------------
