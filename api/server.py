@@ -56,7 +56,7 @@ def run(settings: Settings, *, host: str, port: int, companion: Companion | None
         config = uvicorn.Config(
             app.middleware_stack,  # type: ignore[arg-type]
             loop="uvloop",
-            http="api.protocol:LimitedProtocol",
+            http="api.hot_protocol:HotProtocol",
             ws="none",
             lifespan="on",
             log_config=None,

@@ -2,8 +2,8 @@
 
 The registry is the process's own. API and worker each register their part of it by
 `start_metrics`, so that neither shows what it cannot know. Labels hold neither ids, versions nor
-raw paths: whatever clients send, there are fewer than MAX_SERIES series, and recording is a lookup
-of a kept child. How the text leaves the process: `metrics_listener.py`, or a route in development.
+raw paths: whatever clients send, there are fewer than MAX_SERIES series. How the text leaves the
+process: `metrics_listener.py`, or a route in development.
 """
 
 import contextlib
@@ -25,6 +25,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from shared.tallies import Count, Counts, Durations, Histograms
+
 MAX_SERIES: Final = 400
 MAX_REQUEST_SERIES: Final = 72
 OTHER: Final = "other"
@@ -45,7 +47,7 @@ ORIGINS: Final = ("api", "cron", "cli", "repair")
 
 Service = Literal["api", "worker"]
 
-_REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+_HTTP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
 _JOB_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 600, 1800)
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
@@ -65,27 +67,23 @@ def _gauge(name: str, meaning: str, *labels: str) -> Gauge:
     return Gauge(f"tastematch_{name}", meaning, labels, registry=None)
 
 
-def _histogram(name: str, meaning: str, buckets: Sequence[float], *labels: str) -> Histogram:
-    return Histogram(f"tastematch_{name}", meaning, labels, buckets=buckets, registry=None)
-
-
 # Both processes
 _BUILD = _gauge("build_info", "Release and Python, always 1", "version", "python")
 _MEMORY_LIMIT = _gauge("memory_limit_bytes", "Memory limit of the container, or of the machine")
 _MEMORY_PEAK = _gauge("memory_peak_bytes", "Largest resident memory of this process so far")
 
 # API
-_REQUESTS = _counter("http_requests_total", "Requests answered", "method", "route", "code")
-_DURATION = _histogram(
-    "http_request_duration_seconds", "Until the answer began", _REQUEST_BUCKETS, "route", "code"
+_REQUESTS = Counts("tastematch_http_requests_total", "Requests answered", "method", "route", "code")
+_DURATION = Histograms(
+    "tastematch_http_request_duration_seconds", "Until it began", _HTTP_BUCKETS, "route", "code"
 )
 _IN_FLIGHT = _gauge("http_requests_in_flight", "Requests being answered")
 _SHED = _counter("http_requests_shed_total", "Requests refused because too many were in flight")
 _AUTH_FAILURES = _counter("auth_failures_total", "Requests refused for their token", "reason")
-_SERVED = _counter("recommendations_served_total", "Id lists served", "list", "source")
-_SERVED_304 = _counter("recommendations_not_modified_total", "Id lists answered by 304")
-_METADATA = _counter("metadata_responses_total", "Metadata answers", "kind")
-_METADATA_BYTES = _counter("metadata_bytes_total", "Bytes of metadata bodies", "encoding")
+_SERVED = Counts("tastematch_recommendations_served_total", "Id lists served", "list", "source")
+_SERVED_304 = Counts("tastematch_recommendations_not_modified_total", "Id lists answered by 304")
+_METADATA = Counts("tastematch_metadata_responses_total", "Metadata answers", "kind")
+_METADATA_BYTES = Counts("tastematch_metadata_bytes_total", "Bytes of metadata bodies", "encoding")
 _CREATED = _gauge("snapshot_created_timestamp_seconds", "When the served snapshot was created")
 _LOADED = _gauge("snapshot_loaded_timestamp_seconds", "When this process took it up")
 _PINNED = _gauge("snapshot_pinned", "1 while new snapshots are not activated")
@@ -98,7 +96,13 @@ _POOL = _gauge("db_pool_connections", "Connections of this process to the databa
 
 # Worker
 _JOBS = _counter("jobs_total", "Jobs that ended", "kind", "state", "origin")
-_JOB_DURATION = _histogram("job_duration_seconds", "From start to end", _JOB_BUCKETS, "kind")
+_JOB_DURATION = Histogram(
+    "tastematch_job_duration_seconds",
+    "From start to end",
+    ["kind"],
+    buckets=_JOB_BUCKETS,
+    registry=None,
+)
 _JOB_STAGE = _gauge("job_stage_duration_seconds", "Stages of the last job", "stage")
 _JOB_PEAK = _gauge("job_peak_rss_bytes", "Peak memory of the last job", "kind")
 _JOB_PROGRESS = _gauge("job_progress_ratio", "Progress of the job, 0 to 1", "kind")
@@ -118,8 +122,10 @@ _GROUPS: dict[Service, tuple[Any, ...]] = {
 
 _registry = CollectorRegistry()
 _started: set[Service] = set()
-_request_children: dict[tuple[str, str, int], tuple[Any, Any]] = {}
-_served_children: dict[tuple[str, str], Any] = {}
+_request_series: dict[tuple[str, str, int], tuple[Count, Durations]] = {}
+# They exist from the start, so that a rate over them begins at zero.
+_served_series = {(name, source): _SERVED.of(name, source) for name in LISTS for source in SOURCES}
+_not_modified = _SERVED_304.of()
 
 
 def start_metrics(service: Service, *, version: str) -> None:
@@ -152,13 +158,12 @@ def watch_in_flight(count: Callable[[], int]) -> None:
 
 def request_ended(*, method: str, route: str, status: int, seconds: float) -> None:
     """`route` is a template such as `/api/restaurants/{restaurant_id}`, never a raw path."""
-    key = (method, route, status)
-    children = _request_children.get(key)
-    if children is None:
-        children = _create_request_children(key)
-    counter, histogram = children
-    counter.inc()
-    histogram.observe(seconds)
+    series = _request_series.get((method, route, status))
+    if series is None:
+        series = _create_request_series(method, route, status)
+    count, durations = series
+    count.value += 1
+    durations.observe(seconds)
 
 
 def request_shed() -> None:
@@ -171,25 +176,20 @@ def auth_failed(reason: Literal["missing", "expired", "invalid", "forbidden"]) -
 
 def recommendations_served(list_name: str, source: str) -> None:
     """`list_name` is one of LISTS, `source` one of SOURCES."""
-    child = _served_children.get((list_name, source))
-    if child is None:
-        assert list_name in LISTS, "labels have few values"
-        assert source in SOURCES, "labels have few values"
-        child = _served_children.setdefault((list_name, source), _SERVED.labels(list_name, source))
-    child.inc()
+    _served_series[list_name, source].value += 1
 
 
 def recommendations_not_modified() -> None:
-    _SERVED_304.inc()
+    _not_modified.value += 1
 
 
 def metadata_served(
     kind: Literal["full", "not_modified"], *, encoding: str, size_bytes: int
 ) -> None:
     """`encoding` is one of ENCODINGS."""
-    _METADATA.labels(kind).inc()
+    _METADATA.of(kind).value += 1
     if size_bytes:
-        _METADATA_BYTES.labels(encoding).inc(size_bytes)
+        _METADATA_BYTES.of(encoding).value += size_bytes
 
 
 def snapshot_taken_up(
@@ -265,12 +265,10 @@ def job_ended(
 
 def _create_known_children() -> None:
     """Series that exist from the start, so that a rate over them begins at zero."""
-    for list_name in LISTS:
-        for source in SOURCES:
-            _SERVED.labels(list_name, source)
+    for counts, values in ((_METADATA, ("full", "not_modified")), (_METADATA_BYTES, ENCODINGS)):
+        for value in values:
+            counts.of(value)
     for family, values in (
-        (_METADATA, ("full", "not_modified")),
-        (_METADATA_BYTES, ENCODINGS),
         (_DEGRADED, DEPENDENCIES),
         (_AUTH_FAILURES, AUTH_FAILURES),
         (_LOAD_FAILURES, ("damaged", "unsupported", "no_space", "store")),
@@ -279,13 +277,12 @@ def _create_known_children() -> None:
             family.labels(value)
 
 
-def _create_request_children(key: tuple[str, str, int]) -> tuple[Any, Any]:
-    method, route, status = key
-    histogram = _DURATION.labels(route if route in HOT_ROUTES else OTHER, f"{status // 100}xx")
-    if len(_request_children) >= MAX_REQUEST_SERIES:
-        return _REQUESTS.labels(OTHER, OTHER, OTHER), histogram
-    counter = _REQUESTS.labels(method if method in METHODS else OTHER, route, str(status))
-    return _request_children.setdefault(key, (counter, histogram))
+def _create_request_series(method: str, route: str, status: int) -> tuple[Count, Durations]:
+    durations = _DURATION.of(route if route in HOT_ROUTES else OTHER, f"{status // 100}xx")
+    if len(_request_series) >= MAX_REQUEST_SERIES:
+        return _REQUESTS.of(OTHER, OTHER, OTHER), durations
+    count = _REQUESTS.of(method if method in METHODS else OTHER, route, str(status))
+    return _request_series.setdefault((method, route, status), (count, durations))
 
 
 def _memory_peak_bytes() -> float:
