@@ -53,8 +53,8 @@ _PERSONAL_SOURCE = (*_PERSONAL, "X-Recommendation-Source")
 _OF_SUCCESS: dict[str, tuple[str, ...]] = {
     "listMyRecommendations": (*_PERSONAL_SOURCE, "Link"),
     "listUserRecommendations": (*_PERSONAL_SOURCE, "Link"),
-    "listMyDetailedRecommendations": _PERSONAL_SOURCE,
-    "listUserDetailedRecommendations": _PERSONAL_SOURCE,
+    "listMyDetailedRecommendations": (*_PERSONAL_SOURCE, "Link"),
+    "listUserDetailedRecommendations": (*_PERSONAL_SOURCE, "Link"),
     "listSimilarRestaurants": _PERSONAL,
     "listPublic": _PERSONAL,
     "getMetadata": ("X-Snapshot-Version", "X-Metadata-Version", "Content-Encoding"),
@@ -86,6 +86,7 @@ def describe_headers(operation: dict[str, Any]) -> None:
         names = [*_ALWAYS, *_OF_STATUS.get(status, ())]
         if status.startswith(("2", "3")):
             names += _VALIDATED if "304" in responses else ()
+            names += ("Vary",) if "security" in operation else ()
             names += _OF_SUCCESS.get(operation["operationId"], ())
         elif status != "503":  # that of /ready is no problem document
             names.append("Vary")
