@@ -30,7 +30,7 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, gate, list_parts, memory, projection
+from worker import extract, gate, list_parts, memory, metadata_history, projection
 from worker.description import algorithm_of, counts_of
 from worker.executors import block_workers
 from worker.heap import bound_heap
@@ -129,7 +129,10 @@ def precompute(
             release_models()
             with progress.stage("projection"):
                 for number, _ in enumerate(projection.compress_metadata(folder), start=1):
-                    progress.at(number / 3)
+                    progress.at(number / 4)
+                metadata_history.write_history(
+                    store, folder, version=found.projection.version, scratch=scratch, now=now
+                )
             with progress.stage("publish"):
                 sizes, checksums = describe_parts(folder)
                 manifest = Manifest(

@@ -22,6 +22,7 @@ from shared.snapshot import format as parts
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.parts import describe_parts
 from shared.snapshot.store import SnapshotStore
+from worker.metadata_history import write_history
 
 _SOURCES = {
     "none": parts.SOURCE_NONE,
@@ -78,16 +79,21 @@ def publish_snapshot(
     *,
     created_at: datetime | None = None,
     activate: bool = True,
+    with_history: bool = False,
     change_manifest: Callable[[Manifest], Manifest] = lambda manifest: manifest,
 ) -> Manifest:
     """Publishes a snapshot, active unless told otherwise, and returns its manifest.
 
+    `with_history` also writes the part `metadata_history`, as a precompute does.
     `change_manifest` may leave parts out, or state what is not so.
     """
     now = created_at or datetime.now(UTC)
     with tempfile.TemporaryDirectory(prefix="tastematch-parts-") as name:
-        folder = Path(name)
+        folder = Path(name) / "parts"
+        folder.mkdir()
         metadata_version = write_parts(folder, spec)
+        if with_history:
+            write_history(store, folder, version=metadata_version, scratch=Path(name), now=now)
         sizes, checksums = describe_parts(folder)
         manifest = change_manifest(
             Manifest(
