@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shared.db.engine import database_errors
 from shared.errors import DatabaseUnavailable
 
 if TYPE_CHECKING:
@@ -52,6 +51,9 @@ async def in_transaction(
 
 
 async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
+    # Here, so that a process that only serves snapshots never loads SQLAlchemy.
+    from shared.db.engine import database_errors
+
     try:
         with database_errors():
             async with engine.begin() as connection:

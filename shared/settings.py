@@ -13,16 +13,17 @@ import tempfile
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 from urllib.parse import parse_qsl, urlsplit
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from shared.errors import SettingsError
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine import URL
 
 SECRET_MIN_BYTES = 32
 SECRETS_FILE = "secrets.json"
@@ -35,6 +36,10 @@ Source = Literal["environment", "generated", "default"]
 def _database_url(value: str) -> str:
     if not value:
         return value
+    # Here, as below: an API that only serves snapshots never loads it (10 MB).
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
     try:
         url = make_url(value)
         port_is_valid = url.port is None or 0 < url.port < 65536
@@ -215,11 +220,13 @@ class Settings(BaseSettings):
 
     @property
     def is_sqlite(self) -> bool:
-        return self.sqlalchemy_url.get_backend_name() == "sqlite"
+        return self.database_url.startswith("sqlite:") or not self.database_url
 
     @property
-    def sqlalchemy_url(self) -> URL:
+    def sqlalchemy_url(self) -> "URL":
         """The database address without a driver; `shared/db/engine.py` adds one."""
+        from sqlalchemy.engine import make_url
+
         url = make_url(self.database_url or f"sqlite:///{self.data_dir / 'tastematch.db'}")
         return url.set(drivername="postgresql") if url.drivername == "postgres" else url
 
