@@ -245,7 +245,8 @@ def test_no_value_of_any_parameter_is_an_error_of_the_server(
                 assert document["errors"][0]["name"] == name
             if name == "cursor":
                 assert (reply.status, document["code"]) == (400, "malformed-input"), target
-            if schema.get("type") in ("integer", "number") and text in NOT_NUMBERS:
+            kind = schema.get("type")
+            if text in NOT_NUMBERS and (kind == "integer" or (kind == "number" and text != "1.0")):
                 # An empty piece of a path is another path.
                 assert reply.status == 422 or (text == "" and reply.status == 404), target
     if operation["operationId"] == "getHealth":
