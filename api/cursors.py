@@ -24,6 +24,8 @@ MAX_CURSOR_CHARS: Final = 512
 TAG_BYTES: Final = 16
 
 _KEY_LABEL = b"tastematch cursor key 1"
+_FOREIGN = "the cursor is not one of this list; begin again without it"
+_TO_URL = bytes.maketrans(b"+/", b"-_")
 _BASE64URL = re.compile(r"[A-Za-z0-9_-]+", re.ASCII)
 
 
@@ -73,9 +75,37 @@ def open_cursor(key: bytes, scope: CursorScope, text: str) -> list[Any]:
     sealed = _decode(text)
     tag, body = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
     if not hmac.compare_digest(tag, _tag(key, scope, body)):
-        raise MalformedInput("the cursor is not one of this list; begin again without it")
+        raise MalformedInput(_FOREIGN)
     position: list[Any] = orjson.loads(body)
     return position
+
+
+class PageCursors:
+    """Cursors of lists that are served from memory: each answer has one, so it must cost little.
+
+    Tagged by keyed BLAKE2b (RFC 7693), which takes a fifth of the time of HMAC-SHA256 here.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        key = cursor_key(settings)
+        self._keyed = hashlib.blake2b(key=key, digest_size=TAG_BYTES, person=b"page cursor 1")
+
+    def seal(self, scope: bytes, position: bytes) -> bytes:
+        sealed = self._tag(scope, position) + position
+        return binascii.b2a_base64(sealed, newline=False).translate(_TO_URL, b"=")
+
+    def open(self, scope: bytes, text: str) -> bytes:
+        """The position that was sealed for this scope. Raises MalformedInput."""
+        sealed = _decode(text)
+        tag, position = sealed[:TAG_BYTES], sealed[TAG_BYTES:]
+        if not hmac.compare_digest(tag, self._tag(scope, position)):
+            raise MalformedInput(_FOREIGN)
+        return position
+
+    def _tag(self, scope: bytes, position: bytes) -> bytes:
+        tag = self._keyed.copy()
+        tag.update(b"%d:%b%b" % (len(scope), scope, position))
+        return tag.digest()
 
 
 def _tag(key: bytes, scope: CursorScope, body: bytes) -> bytes:

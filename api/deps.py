@@ -16,6 +16,7 @@ from fastapi import Depends, Request
 
 from api.answers import header_map
 from api.auth import Authenticator, Principal, Role, require_role
+from api.cursors import PageCursors
 from api.follower import SnapshotFollower
 from api.lifecycle import Lifecycle
 from shared.jobs.queue import JobQueue
@@ -40,6 +41,7 @@ class Resources:
         self.store = store
         self.lifecycle = lifecycle
         self.authenticator = Authenticator(settings)
+        self.page_cursors = PageCursors(settings)
         self.snapshots = SnapshotFollower(settings, store)
         self._opening = asyncio.Lock()
 

@@ -15,18 +15,21 @@ from api.serving import Served
 _ITEM = b'{"id":%b,"source":"%b","reason":{"code":"%b","restaurant_ids":[%b]},"restaurant":%b}'
 _DOCUMENT = (
     b'{"items":[%b],"list":"%b","snapshot_version":"%b","metadata_version":"%b",'
-    b'"generated_at":"%b"}'
+    b'"generated_at":"%b","next_cursor":%b}'
 )
 
 
-def detailed_body(snapshot: LocalSnapshot, served: Served, *, list_name: str) -> bytes:
-    """The JSON document. It depends on snapshot and user alone, as its ETag says."""
+def detailed_body(
+    snapshot: LocalSnapshot, served: Served, *, list_name: str, next_cursor: bytes | None
+) -> bytes:
+    """The JSON document. It depends on what its ETag names alone."""
     return _DOCUMENT % (
         b",".join(detailed_items(snapshot, served)),
         list_name.encode(),
         snapshot.version_text,
         snapshot.metadata_version_text,
         snapshot.created_at_text,
+        b"null" if next_cursor is None else b'"%b"' % next_cursor,
     )
 
 

@@ -91,6 +91,7 @@ _MEANINGS = {
     404: "There is no such thing.",
     406: "No acceptable content coding.",
     409: "The state of the thing does not allow this.",
+    410: "The snapshot that the cursor belongs to is no longer kept: begin again without it.",
     422: "A parameter is unknown or its value is not valid.",
     503: "Not now: see `code` and `Retry-After`.",
 }
@@ -107,7 +108,14 @@ DETAILED_LIST = json_response(
     "The list joined with the restaurants, and the reason for each.",
     {
         "type": "object",
-        "required": ["items", "list", "snapshot_version", "metadata_version", "generated_at"],
+        "required": [
+            "items",
+            "list",
+            "snapshot_version",
+            "metadata_version",
+            "generated_at",
+            "next_cursor",
+        ],
         "properties": {
             "items": {
                 "type": "array",
@@ -146,19 +154,57 @@ DETAILED_LIST = json_response(
             "snapshot_version": {"type": "string"},
             "metadata_version": {"type": "string"},
             "generated_at": {"type": "string", "format": "date-time"},
+            "next_cursor": {"type": ["string", "null"]},
         },
     },
 )
 
+
+def _metadata_form(kind: str, description: str, fields: dict[str, Any]) -> dict[str, Any]:
+    properties = {"kind": {"type": "string", "enum": [kind]}, "version": {"type": "string"}}
+    return {
+        "type": "object",
+        "description": description,
+        "required": [*properties, *fields],
+        "properties": properties | fields,
+    }
+
+
+_PROJECTIONS: dict[str, Any] = {"type": "array", "items": _PROJECTION}
+
 METADATA = json_response(
-    "All active restaurants, ascending by id.",
+    "One of three forms; `kind` tells which.",
+    {
+        "oneOf": [
+            _metadata_form(
+                "full", "All active restaurants, ascending by id.", {"restaurants": _PROJECTIONS}
+            ),
+            _metadata_form(
+                "delta",
+                "What makes the version `from` the newest one, ascending by id.",
+                {
+                    "from": {"type": "string"},
+                    "changed": _PROJECTIONS,
+                    "removed": {"type": "array", "items": _ID},
+                },
+            ),
+            _metadata_form(
+                "subset",
+                "The restaurants asked for.",
+                {"restaurants": _PROJECTIONS | {"maxItems": 100}},
+            ),
+        ]
+    },
+)
+
+CATALOGUE = json_response(
+    "A page of active restaurants.",
     {
         "type": "object",
-        "required": ["kind", "version", "restaurants"],
+        "required": ["items", "next_cursor"],
         "properties": {
-            "kind": {"type": "string", "enum": ["full"]},
-            "version": {"type": "string"},
-            "restaurants": {"type": "array", "items": _PROJECTION},
+            "items": {"type": "array", "items": _PROJECTION, "maxItems": 50},
+            "next_cursor": {"type": ["string", "null"]},
         },
     },
 )

@@ -3,6 +3,9 @@
 Requests only look at `active`: one reference, replaced in one step. Whatever the store, the disk
 or a damaged version does, the last good snapshot goes on being served; what is wrong is kept in
 `status` for `/ready` and said in the log at most once a minute.
+
+Versions before stay open for the pages that began in them, as many as the store keeps, until the
+store no longer has them.
 """
 
 from __future__ import annotations
@@ -11,8 +14,10 @@ import random
 import threading
 import time
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
+from api.kept_versions import KeptVersions
 from api.local_copies import (
     current_version,
     fetch,
@@ -31,6 +36,7 @@ from shared.errors import (
     SnapshotUnavailable,
     SnapshotUnsupported,
     TasteMatchError,
+    VersionGone,
 )
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -42,6 +48,7 @@ BAD_VERSION_SECONDS = 30.0
 SILENT_SECONDS = 4.0  # without word from the store for this long, it counts as down
 LOG_SECONDS = 60.0
 STOP_SECONDS = 3.0
+ARRIVING_SECONDS = 60.0  # a version younger than this may be on its way to this process
 
 StoreState = Literal["ok", "down", "empty"]
 
@@ -69,6 +76,9 @@ class SnapshotFollower:
         self.public_vary = (
             b"Accept-Encoding, Origin" if settings.cors_origins else b"Accept-Encoding"
         )
+        self._kept = KeptVersions(
+            self._folder, store, most=settings.keep_snapshots - 1, open_copy=self._opened
+        )
         self._previous: str | None = None
         self._bad: dict[str, float] = {}
         self._problem: str | None = None
@@ -87,6 +97,19 @@ class SnapshotFollower:
         if active is None:
             raise SnapshotUnavailable("no snapshot has been published yet; try again soon")
         return active
+
+    def require_version(self, version: str) -> LocalSnapshot:
+        """The active version or one of those before it. Raises VersionGone, SnapshotUnavailable."""
+        active = self.require_active()
+        if active.version == version:
+            return active
+        kept = self._kept.find(version)
+        if kept is not None:
+            return kept
+        young = datetime.now(UTC) - timedelta(seconds=ARRIVING_SECONDS)
+        if version > max(active.version, young.strftime("%Y%m%dT%H%M%S%fZ")):
+            raise SnapshotUnavailable("the snapshot of this page has not arrived here yet")
+        raise VersionGone("the snapshot of this page is no longer kept; begin again without cursor")
 
     def status(self) -> FollowerStatus:
         is_silent = time.monotonic() - self._heard_at > SILENT_SECONDS
@@ -121,6 +144,8 @@ class SnapshotFollower:
         while not self._stop.wait(delay):
             try:
                 delay = self._step()
+                if self.active is not None:
+                    self._kept.look_after(self.active.version)
             except _Stopped:
                 return
             except Exception:
@@ -186,6 +211,7 @@ class SnapshotFollower:
             return
         if self.active is not None:
             self._previous = self.active.version
+            self._kept.add(self.active, active=version)
         self.active = snapshot
         self._problem = None
         self._bad.clear()
@@ -225,13 +251,12 @@ class SnapshotFollower:
         self._report("snapshot.refused", version, version=version, reason=reason)
 
     def _tidy(self, version: str) -> None:
-        """Keeps the copies of the current and the previous version."""
+        """Keeps the copies of the current version and of as many others as the store keeps."""
         try:
             mark_current(self._folder, version)
-            others = [v for v in local_versions(self._folder) if v != version]
-            kept = self._previous if self._previous in others else next(iter(others), None)
-            for other in others:
-                if other != kept:
+            kept = {version, *self._kept.copies(version)}
+            for other in local_versions(self._folder):
+                if other not in kept:
                     remove_copy(self._folder / other)
             sweep(self._folder)
         except OSError as error:

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from api.local_snapshot import ENCODED_PARTS, RANKING_PARTS, REQUIRED_PARTS, LocalSnapshot
+from api.local_snapshot import ENCODED_PARTS, REQUIRED_PARTS, YOUNG_PARTS, LocalSnapshot
 from shared.errors import SettingsError, SnapshotDamaged
 from shared.snapshot.manifest import (
     MAX_MANIFEST_BYTES,
@@ -87,7 +87,7 @@ def open_verified(folder: Path, *, public_vary: bytes) -> LocalSnapshot:
         manifest = decode_manifest(file.read(MAX_MANIFEST_BYTES + 1), version=folder.name)
     for part in _wanted_parts(manifest):
         path = folder / part
-        if part in RANKING_PARTS and not path.exists():
+        if part in YOUNG_PARTS and not path.exists():
             continue  # the release before made this copy
         if path.stat().st_size != manifest.bytes[part]:
             raise SnapshotDamaged(f"the local part {part} has another length")
@@ -156,7 +156,7 @@ def _wanted_parts(manifest: Manifest) -> list[str]:
     for part in REQUIRED_PARTS:
         if part not in manifest.bytes:
             raise SnapshotDamaged(f"the manifest names no part {part}")
-    optional = (*RANKING_PARTS, *ENCODED_PARTS.values())
+    optional = (*YOUNG_PARTS, *ENCODED_PARTS.values())
     return [*REQUIRED_PARTS, *(part for part in optional if part in manifest.bytes)]
 
 

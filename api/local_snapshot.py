@@ -11,18 +11,22 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from email.utils import format_datetime
 from pathlib import Path
 
 import orjson
 
-from api.answers import JSON_TYPE, HeaderField, length_of
+from api.answers import JSON_TYPE, HeaderField
 from api.caching import IDENTITY, Negotiator
-from api.cuisines import CuisineIndex
+from api.columns import Columns, columns_from, columns_of
+from api.metadata_forms import MetadataForms, Representation, represent
+from api.selection import Selector
 from shared.errors import SnapshotDamaged
 from shared.snapshot import format as parts
+from shared.snapshot.attributes import Attributes, decode_cuisines
 from shared.snapshot.manifest import Manifest
+from shared.snapshot.metadata_history import PART as HISTORY_PART
+from shared.snapshot.metadata_history import read_metadata_history
 
 REQUIRED_PARTS = (
     "restaurants",
@@ -36,6 +40,8 @@ REQUIRED_PARTS = (
 )
 # Parts that the release before did not write; a copy that it made lacks them, too.
 RANKING_PARTS = {"trending": parts.KIND_TRENDING, "new": parts.KIND_NEW}
+COLUMN_PARTS = ("attributes", "cuisines")
+YOUNG_PARTS = (*RANKING_PARTS, *COLUMN_PARTS, HISTORY_PART)
 # In the order in which they are preferred.
 ENCODED_PARTS = {b"zstd": "metadata.zst", b"br": "metadata.br", b"gzip": "metadata.gz"}
 SOURCES = ("personal", "preferences", "popular-city", "popular")
@@ -49,16 +55,6 @@ PUBLIC_CACHE: HeaderField = (
     b"cache-control",
     b"public, max-age=60, stale-while-revalidate=3600, stale-if-error=86400",
 )
-
-
-@dataclass(frozen=True, slots=True)
-class Representation:
-    """One encoding of the metadata: its body and the header fields of its 200 and its 304."""
-
-    body: bytes | memoryview
-    etag: bytes
-    fields: list[HeaderField]
-    unchanged_fields: list[HeaderField]
 
 
 class LocalSnapshot:
@@ -82,7 +78,8 @@ class LocalSnapshot:
         self._metadata = _mapped(folder / "metadata")
         self.cities = _read_cities(folder / "cities")
         self._check_counts()
-        self.cuisines = CuisineIndex(self._cuisine_types())
+        self.columns = self._columns(folder)
+        self.cuisines = self.columns.cuisines
         self._age: tuple[int, HeaderField] = (-1, (b"", b""))
 
         self.id_texts = [b"%d" % restaurant_id for restaurant_id in self.restaurants.ids]
@@ -102,11 +99,29 @@ class LocalSnapshot:
         }
         vary = (b"vary", public_vary)
         self.public_fields = [JSON_TYPE, PUBLIC_CACHE, vary, *self.version_fields]
-        self.metadata = self._representations(folder, vary)
+        # No Last-Modified: most snapshots do not change the metadata.
+        lasting = [field for field in self.version_fields if field[0] != b"last-modified"]
+        common = [PUBLIC_CACHE, vary, *lasting]
+        history = folder / HISTORY_PART
+        self.metadata_forms = MetadataForms(
+            version=manifest.metadata_version,
+            document=self._metadata,
+            index=self.metadata_index,
+            restaurants=self.restaurants,
+            history=read_metadata_history(_mapped(history)) if history.exists() else None,
+            common=common,
+        )
+        self.metadata = self._representations(folder, common)
         self.negotiator = Negotiator(tuple(self.metadata))
         self._city_codes = {
             name.casefold(): code for code, name in reversed(list(enumerate(self.cities))) if name
         } | {name: code for code, name in enumerate(self.cities) if name}
+        self.selector = Selector(
+            self.columns,
+            cities=self.restaurants.cities,
+            popular=self.popular,
+            city_code=self.city_code,
+        )
 
     def age_seconds(self, now: float) -> int:
         """Whole seconds since it was created; never negative, whatever the clocks say."""
@@ -121,17 +136,23 @@ class LocalSnapshot:
 
     def projection(self, ordinal: int) -> memoryview:
         """The restaurant's JSON object as it stands in the metadata."""
-        start, stop = self.metadata_index.span(ordinal)
-        if not 0 < start < stop < len(self._metadata):
-            raise SnapshotDamaged("the metadata index points outside the metadata")
-        return self._metadata[start:stop]
+        return self.metadata_forms.projection(ordinal)
 
     def city_code(self, name: str) -> int | None:
         """The code of a city by its exact name, else by its name in any case."""
         code = self._city_codes.get(name)
         return self._city_codes.get(name.casefold()) if code is None else code
 
-    def _cuisine_types(self) -> Iterator[str | None]:
+    def _columns(self, folder: Path) -> Columns:
+        if not all((folder / part).exists() for part in COLUMN_PARTS):
+            return columns_from(self._cuisines_and_prices())
+        width = self.restaurants.width
+        attributes = Attributes(_mapped(folder / "attributes"), width=width)
+        if attributes.count != self.restaurants.count:
+            raise SnapshotDamaged("the parts speak of different numbers of restaurants")
+        return columns_of(attributes, decode_cuisines((folder / "cuisines").read_bytes()))
+
+    def _cuisines_and_prices(self) -> Iterator[tuple[str | None, int | None]]:
         """Each restaurant's, in the order of the ordinals, a piece of the metadata at a time."""
         count = self.restaurants.count
         try:
@@ -139,7 +160,7 @@ class LocalSnapshot:
                 last = min(first + PARSED_AT_ONCE, count) - 1
                 start, stop = self.metadata_index.span(first)[0], self.metadata_index.span(last)[1]
                 for restaurant in orjson.loads(b"[%b]" % bytes(self._metadata[start:stop])):
-                    yield restaurant["cuisine_type"]
+                    yield restaurant["cuisine_type"], restaurant["price_range"]
         except (ValueError, TypeError, KeyError):
             raise SnapshotDamaged("the metadata do not say what their index states") from None
 
@@ -161,7 +182,9 @@ class LocalSnapshot:
             (b"x-metadata-version", self.metadata_version_text),
         ]
 
-    def _representations(self, folder: Path, vary: HeaderField) -> dict[bytes, Representation]:
+    def _representations(
+        self, folder: Path, common: list[HeaderField]
+    ) -> dict[bytes, Representation]:
         bodies: dict[bytes, bytes | memoryview] = {
             coding: (folder / part).read_bytes()
             for coding, part in ENCODED_PARTS.items()
@@ -171,12 +194,7 @@ class LocalSnapshot:
         representations = {}
         for coding, body in bodies.items():
             etag = b'"%s-%s"' % (self.metadata_version_text, coding)
-            # No Last-Modified: most snapshots do not change the metadata.
-            versions = [field for field in self.version_fields if field[0] != b"last-modified"]
-            unchanged = [(b"etag", etag), PUBLIC_CACHE, vary, *versions]
-            encoding = [] if coding == IDENTITY else [(b"content-encoding", coding)]
-            fields = [JSON_TYPE, length_of(body), *encoding, *unchanged]
-            representations[coding] = Representation(body, etag, fields, unchanged)
+            representations[coding] = represent(body, etag=etag, coding=coding, common=common)
         return representations
 
 

@@ -21,6 +21,7 @@ from shared.errors import FieldError, InvalidInput, TasteMatchError
 RETRY_DEPENDENCY_SECONDS = 5
 RETRY_SNAPSHOT_SECONDS = 5
 RETRY_OVERLOAD_SECONDS = 1
+RETRY_OUTDATED_SECONDS = 300
 MAX_FIELD_ERRORS = 20
 
 _TYPE = (b"content-type", b"application/problem+json")
@@ -79,6 +80,9 @@ PROBLEMS: dict[type[TasteMatchError], Problem] = {
     errors.SnapshotUnsupported: Problem(
         409, "snapshot-unsupported", "The snapshot is of another release"
     ),
+    errors.SnapshotOutdated: Problem(
+        503, "snapshot-outdated", "The snapshot is of an older release", RETRY_OUTDATED_SECONDS
+    ),
     errors.StoreFull: Problem(
         503, "store-full", "The snapshot store is full", RETRY_DEPENDENCY_SECONDS
     ),
@@ -89,6 +93,7 @@ PROBLEMS: dict[type[TasteMatchError], Problem] = {
     errors.Unauthenticated: Problem(401, "unauthenticated", "A valid bearer token is needed"),
     errors.Forbidden: Problem(403, "forbidden", "The token does not allow this"),
     errors.NotFound: NOT_FOUND,
+    errors.VersionGone: Problem(410, "version-gone", "The snapshot of this page is gone"),
     errors.NotAcceptable: Problem(406, "not-acceptable", "No form of the answer is acceptable"),
     errors.InvalidInput: Problem(422, "invalid-input", "A value is not valid"),
     errors.MalformedInput: Problem(400, "malformed-input", "The input cannot be read"),

@@ -21,6 +21,7 @@ safe to show: they hold no secret and no connection address.
     |  |- SnapshotNotFound        no such version
     |  |- SnapshotDamaged         bytes differ from their checksum or their stated form
     |  |- SnapshotUnsupported     written in a schema this release does not read
+    |  |- SnapshotOutdated        made by an older release, without what is asked of it
     |  |- StoreFull               the store refuses more bytes
     |  `- PublishSuperseded       a newer publish or a rollback came first
     |- JobError
@@ -32,6 +33,7 @@ safe to show: they hold no secret and no connection address.
        |- Unauthenticated
        |- Forbidden
        |- NotFound
+       |- VersionGone             a page of a snapshot that is no longer kept
        |- NotAcceptable           no form of the answer that the client takes
        |- InvalidInput            values out of range; carries the fields
        `- MalformedInput          a body or cursor that cannot be read
@@ -112,6 +114,10 @@ class SnapshotUnsupported(SnapshotError):
     pass
 
 
+class SnapshotOutdated(SnapshotError):
+    pass
+
+
 class StoreFull(SnapshotError):
     pass
 
@@ -153,6 +159,10 @@ class Forbidden(RequestError):
 
 
 class NotFound(RequestError):
+    pass
+
+
+class VersionGone(RequestError):
     pass
 
 

@@ -65,8 +65,8 @@ def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
     codes: dict[str | None, int] = {None: NO_CUISINE}
     cuisines = [codes.setdefault(catalogue.cuisines[row], len(codes)) for row in active.tolist()]
     latitudes, longitudes = catalogue.latitudes[active], catalogue.longitudes[active]
-    # Half a place is none; NaN sorts last.
-    northwards = np.argsort(np.where(np.isnan(longitudes), np.nan, latitudes), kind="stable")
+    latitudes[np.isnan(longitudes)] = np.nan  # half a place is none
+    northwards = np.argsort(latitudes, kind="stable")  # NaN comes last
     with (folder / "attributes").open("wb") as file:
         write_attributes(
             file,

@@ -17,63 +17,50 @@ from api.caching import is_match
 from api.deps import Resources
 from api.detailed import detailed_body
 from api.documented import DETAILED_LIST, ID_LIST, SECURED, UNCHANGED, problems
-from api.parameters import (
-    ChoiceParameter,
-    IntegerParameter,
-    openapi_parameters,
-    read_path_id,
-    read_query,
-)
-from api.serving import DEFAULT_LIMIT, LISTS, MAX_LIMIT, serve
+from api.list_queries import PARAMETERS, open_page, read_list_query, seal_page
+from api.parameters import openapi_parameters, read_path_id
+from api.serving import START, serve
 from shared.metrics import recommendations_not_modified, recommendations_served
 
 MY_PATH = "/api/recommendations"
 USER_PATH = "/api/users/{user_id}/recommendations"
 OVERLAY_REVISION = 0  # nothing of a user's lists changes between two snapshots
-MAX_KNOWN_QUERIES = 256
-
-PARAMETERS = (
-    IntegerParameter("limit", 1, MAX_LIMIT, DEFAULT_LIMIT, "How many restaurants at most."),
-    ChoiceParameter(
-        "list",
-        LISTS,
-        "`for_you`: repeats and discoveries together. `discover`: nothing ordered before. "
-        "`order_again`: what was ordered, and nothing else.",
-    ),
-)
 
 router = APIRouter(tags=["recommendations"])
 
-_RESPONSES: dict[int | str, dict[str, Any]] = {**UNCHANGED, **problems(401, 403, 422, 503)}
+_RESPONSES: dict[int | str, dict[str, Any]] = {
+    **UNCHANGED,
+    **problems(400, 401, 403, 410, 422, 503),
+}
 _MINE = SECURED | openapi_parameters(PARAMETERS)
 _OF_USER = SECURED | openapi_parameters(PARAMETERS, path_ids=["user_id"])
 
-_known_queries: dict[bytes, tuple[str, int]] = {b"": (LISTS[0], DEFAULT_LIMIT)}
-
 
 def my_recommendations(resources: Resources, scope: Scope, headers: Headers) -> Answer:
-    """The calling user's ids. Raises Unauthenticated, Forbidden, InvalidInput,
-    SnapshotUnavailable."""
-    principal = resources.authenticator.principal(headers.get(b"authorization"))
-    return _answer(resources, require_user(principal), scope, headers, is_detailed=False)
+    """The calling user's ids. Raises Unauthenticated, Forbidden, InvalidInput, MalformedInput,
+    VersionGone, SnapshotUnavailable, SnapshotOutdated."""
+    user_id = require_user(resources.authenticator.principal(headers.get(b"authorization")))
+    return _answer(resources, user_id, b"/api/recommendations", scope, headers)
 
 
 def user_recommendations(resources: Resources, scope: Scope, headers: Headers) -> Answer:
     """The ids of the user in the path, for that user and operators. Raises as above."""
     user_id = _user_in_path(resources, scope, headers)
-    return _answer(resources, user_id, scope, headers, is_detailed=False)
+    return _answer(resources, user_id, b"/api/users/%d/recommendations" % user_id, scope, headers)
 
 
 def my_detailed(resources: Resources, scope: Scope, headers: Headers) -> Answer:
     """The calling user's list in the detailed form. Raises as above."""
-    principal = resources.authenticator.principal(headers.get(b"authorization"))
-    return _answer(resources, require_user(principal), scope, headers, is_detailed=True)
+    user_id = require_user(resources.authenticator.principal(headers.get(b"authorization")))
+    path = b"/api/recommendations/detailed"
+    return _answer(resources, user_id, path, scope, headers, is_detailed=True)
 
 
 def user_detailed(resources: Resources, scope: Scope, headers: Headers) -> Answer:
     """The detailed list of the user in the path. Raises as above."""
     user_id = _user_in_path(resources, scope, headers)
-    return _answer(resources, user_id, scope, headers, is_detailed=True)
+    path = b"/api/users/%d/recommendations/detailed" % user_id
+    return _answer(resources, user_id, path, scope, headers, is_detailed=True)
 
 
 @router.get(
@@ -129,19 +116,38 @@ async def list_user_detailed_recommendations(request: Request) -> Response:
 
 
 def _answer(
-    resources: Resources, user_id: int, scope: Scope, headers: Headers, *, is_detailed: bool
+    resources: Resources,
+    user_id: int,
+    path: bytes,
+    scope: Scope,
+    headers: Headers,
+    *,
+    is_detailed: bool = False,
 ) -> Answer:
-    query = scope["query_string"]
-    list_name, limit = _known_queries.get(query) or _read_query(query)
-    snapshot = resources.snapshots.require_active()
-    served = serve(snapshot, user_id, list_name=list_name, limit=limit)
-    # Names everything the answer depends on, and nothing that tells who may ask for it.
-    etag = b'"%d.%b.%d.%b.%d%b"' % (
+    query, cursor = read_list_query(scope["query_string"])
+    snapshots, start = resources.snapshots, START
+    if cursor is None:
+        snapshot = snapshots.require_active()
+    else:
+        version, start = open_page(resources.page_cursors, path, user_id, query, cursor)
+        snapshot = snapshots.require_version(version)
+    served = serve(
+        snapshot,
         user_id,
-        list_name.encode(),
-        limit,
+        list_name=query.list_name,
+        limit=query.limit,
+        filters=query.filters,
+        excluded=query.excluded,
+        start=start,
+    )
+    # Names everything the answer depends on, and nothing that tells who may ask for it.
+    etag = b'"%d.%b.%b.%d%b%b%b"' % (
+        user_id,
+        query.tag,
         snapshot.version_text,
         OVERLAY_REVISION,
+        query.filter_tag,
+        b"" if cursor is None else b".p%d-%d" % start,
         b".detailed" if is_detailed else b"",
     )
     fields = [
@@ -152,21 +158,25 @@ def _answer(
     if is_match(headers.get(b"if-none-match"), etag):
         recommendations_not_modified()
         return Answer(304, fields)
+    next_cursor = None
+    if served.next is not None:
+        next_cursor = seal_page(
+            resources.page_cursors,
+            path,
+            user_id,
+            query,
+            version=snapshot.version_text,
+            position=served.next,
+        )
+        link = b'<%b?%b&limit=%d&cursor=%b>; rel="next"'
+        fields.append((b"link", link % (path, query.text, query.limit, next_cursor)))
     if is_detailed:
-        body = detailed_body(snapshot, served, list_name=list_name)
+        body = detailed_body(snapshot, served, list_name=query.list_name, next_cursor=next_cursor)
     else:
         body = b"[%b]" % b",".join(map(snapshot.id_texts.__getitem__, served.ordinals))
-    recommendations_served(list_name, served.source)
+    recommendations_served(query.list_name, served.source)
     fields.append(length_of(body))
     return Answer(200, fields, body)
-
-
-def _read_query(query: bytes) -> tuple[str, int]:
-    values = read_query(query, PARAMETERS)
-    known: tuple[str, int] = (values["list"], values["limit"])
-    if len(_known_queries) < MAX_KNOWN_QUERIES and len(query) <= MAX_KNOWN_QUERIES:
-        _known_queries[query] = known
-    return known
 
 
 def _user_in_path(resources: Resources, scope: Scope, headers: Headers) -> int:

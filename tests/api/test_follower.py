@@ -118,14 +118,24 @@ async def test_a_version_that_is_held_is_not_taken_up(api: Api, store: SnapshotS
     assert (await served(api))[0] == active
 
 
-async def test_copies_are_kept_of_the_current_and_the_previous_version(
+async def test_as_many_copies_are_kept_as_the_store_keeps(
     empty_api: Api, store: SnapshotStore
 ) -> None:
+    kept = empty_api.settings.keep_snapshots
     versions = []
-    for number in range(1, 5):
+    for number in range(1, kept + 3):
         versions.append(publish_snapshot(store, spec_of(number)).version)
         await empty_api.serves(versions[-1])
-    await until(lambda: copies(empty_api.settings) == [*versions[-2:], "current"])
+    await until(lambda: copies(empty_api.settings) == [*versions[-kept:], "current"])
+
+
+async def test_the_copy_of_a_pruned_version_goes(empty_api: Api, store: SnapshotStore) -> None:
+    versions = []
+    for number in range(1, 4):
+        versions.append(publish_snapshot(store, spec_of(number)).version)
+        await empty_api.serves(versions[-1])
+    store.prune(1)
+    await until(lambda: copies(empty_api.settings) == [versions[-1], "current"])
 
 
 async def test_a_request_that_holds_the_old_version_finishes_on_it(

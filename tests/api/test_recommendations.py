@@ -156,7 +156,7 @@ async def test_ids_beyond_2_53_keep_their_digits(api: Api) -> None:
         *("limit=2147483648", "limit=9223372036854775807", "limit=9223372036854775808"),
         *(f"limit={10**30}", f"limit={'9' * 400}", "limit=5&limit=5", "list=", "list=FOR_YOU"),
         *("list=for_you&list=for_you", "list=%00", "list=%ED%A0%80", "list=for_you%00"),
-        *(f"list={'a' * 10_000}", "cuisine=Ramen", "exclude=1", "token=x", "=1", "%00=1", "a"),
+        *(f"list={'a' * 10_000}", "cuisines=Ramen", "ids=1", "token=x", "=1", "%00=1", "a"),
         *("limit=nan", "limit=5;list=discover", "&".join(f"p{n}=1" for n in range(100))),
     ],
 )
@@ -306,7 +306,9 @@ async def test_both_forms_of_the_path_give_the_same(api: Api) -> None:
     mine = await api.client.get(PATH, headers=api.as_user(SHORT))
     theirs = await api.client.get(f"/api/users/{SHORT}/recommendations", headers=api.as_service)
     assert theirs.content == mine.content
-    assert _stable(theirs) == _stable(mine)
+    links = (theirs.links["next"]["url"], mine.links["next"]["url"])
+    assert [link.partition("?")[0] for link in links] == [theirs.url.path, mine.url.path]
+    assert _stable(theirs) | {"link": ""} == _stable(mine) | {"link": ""}
 
 
 async def test_before_the_first_snapshot(empty_api: Api) -> None:

@@ -1,0 +1,189 @@
+"""What passes a filter in one snapshot: a byte a restaurant, and the popular ones that pass.
+
+Both are made at the first request with the filter and kept, the latest used within a bound of
+bytes; they end with the snapshot. A circle is checked restaurant by restaurant, as nearly every
+caller has another: all that lie within are looked for only where a list has to be completed.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import compress
+from typing import Generic, NamedTuple, TypeVar
+
+from api.circle import found_within, within
+from api.columns import Columns, Places
+from api.filters import Filters
+from shared.errors import SnapshotOutdated
+from shared.snapshot.format import EVERYWHERE, NO_CITY, Ragged
+
+MAX_KEPT_BYTES = 2 * 1024**2  # of masks, and as much of rows
+ENTRY_BYTES = 300  # of an entry beside its content
+
+Key = TypeVar("Key")
+Value = TypeVar("Value")
+
+
+class PassingRows(NamedTuple):
+    """Ordinals that pass, the popular ones first: those of a city, then those of elsewhere."""
+
+    local: Sequence[int]
+    elsewhere: Sequence[int]
+
+
+class Selection(NamedTuple):
+    """`city` is the one city that the filter names, or NO_CITY. No mask: any restaurant passes."""
+
+    filters: Filters
+    city: int
+    mask: bytes | None
+    is_within: Callable[[int], bool] | None
+
+    def passing(self, row: Sequence[int]) -> Iterator[int]:
+        """Those of the row that pass, in its order; looked for as they are taken."""
+        found: Iterator[int] = iter(row)
+        if self.mask is not None:
+            found = compress(row, map(self.mask.__getitem__, row))
+        return found if self.is_within is None else filter(self.is_within, found)
+
+
+class Selector:
+    """Makes selections in one snapshot, and keeps what they are made of."""
+
+    def __init__(
+        self,
+        columns: Columns,
+        *,
+        cities: Sequence[int],
+        popular: Ragged,
+        city_code: Callable[[str], int | None],
+    ) -> None:
+        """cities: the city code of each restaurant. city_code: of a name, None for an unknown."""
+        self._columns = columns
+        self._cities = cities
+        self._popular = popular
+        self._city_code = city_code
+        self._masks: _Kept[Filters, bytes] = _Kept()
+        self._rows: _Kept[tuple[Filters, int], PassingRows] = _Kept()
+        self._ranks: array[int] | None = None
+
+    def select(self, filters: Filters) -> Selection:
+        """Raises SnapshotOutdated where the snapshot knows no places and the filter asks one."""
+        is_within = None
+        if filters.circle is not None:
+            is_within = within(self._places(), filters.circle)
+        attributes = filters._replace(circle=None)
+        mask = None
+        if not attributes.is_empty:
+            mask = self._masks.find(attributes)
+            if mask is None:
+                mask = self._mask(attributes)
+                self._masks.keep(attributes, mask, size=len(mask))
+        city = NO_CITY
+        if len(filters.cities) == 1:
+            city = self._city_code(filters.cities[0]) or NO_CITY
+        return Selection(filters, city, mask, is_within)
+
+    def rows(self, selection: Selection, city: int) -> PassingRows:
+        """All that pass, those of `city` first. With NO_CITY all are of elsewhere."""
+        if selection.mask is not None and 1 not in selection.mask:
+            return PassingRows((), ())
+        key = (selection.filters, city)
+        rows = self._rows.find(key)
+        if rows is None:
+            rows = self._passing_rows(selection, city)
+            self._rows.keep(key, rows, size=4 * (len(rows.local) + len(rows.elsewhere)))
+        return rows
+
+    def _passing_rows(self, selection: Selection, city: int) -> PassingRows:
+        circle = selection.filters.circle
+        everywhere = self._popular.row(EVERYWHERE)
+        passing: Iterable[int]
+        if circle is not None:
+            found = found_within(self._places(), circle)
+            if (mask := selection.mask) is not None:
+                found = (ordinal for ordinal in found if mask[ordinal])
+            passing = sorted(found, key=self._popular_ranks().__getitem__)
+        elif selection.city != NO_CITY:
+            passing = selection.passing(self._popular.row(selection.city))
+        else:
+            passing = selection.passing(everywhere)
+        if city == NO_CITY:
+            return PassingRows((), array("I", passing))
+        local, elsewhere = array("I"), array("I")
+        cities = self._cities
+        for ordinal in passing:
+            (local if cities[ordinal] == city else elsewhere).append(ordinal)
+        return PassingRows(local, elsewhere)
+
+    def _mask(self, filters: Filters) -> bytes:
+        """A byte for each ordinal: 1 where all filters but the circle pass."""
+        masks: list[bytes] = []
+        columns = self._columns
+        if filters.cuisines:
+            index = columns.cuisines
+            wanted = set().union(*map(index.codes_having, filters.cuisines))
+            masks.append(_having(index.codes, wanted))
+        if filters.cities:
+            codes = {self._city_code(name) or NO_CITY for name in filters.cities} - {NO_CITY}
+            masks.append(_having(self._cities, codes))
+        if filters.price_ranges:
+            passes = bytes(code in filters.price_ranges for code in range(256))
+            masks.append(bytes(columns.price_ranges).translate(passes))
+        whole = int.from_bytes(masks[0], "little")
+        for mask in masks[1:]:
+            whole &= int.from_bytes(mask, "little")
+        return whole.to_bytes(len(masks[0]), "little")
+
+    def _places(self) -> Places:
+        if self._columns.places is None:
+            raise SnapshotOutdated(
+                "this snapshot was made by an older release and knows no places: `near` works "
+                "from the next one on"
+            )
+        return self._columns.places
+
+    def _popular_ranks(self) -> array[int]:
+        """The place of each ordinal among the popular ones."""
+        if self._ranks is None:
+            row = self._popular.row(EVERYWHERE)
+            ranks = array("I", bytes(4 * len(self._cities)))
+            for rank, ordinal in enumerate(row):
+                ranks[ordinal] = rank
+            self._ranks = ranks
+        return self._ranks
+
+
+class _Kept(Generic[Key, Value]):
+    """The latest used values, within MAX_KEPT_BYTES."""
+
+    def __init__(self) -> None:
+        self._entries: OrderedDict[Key, tuple[Value, int]] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, key: Key) -> Value | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def keep(self, key: Key, value: Value, *, size: int) -> None:
+        size += ENTRY_BYTES
+        self._entries[key] = value, size
+        self._bytes += size
+        while self._bytes > MAX_KEPT_BYTES and len(self._entries) > 1:
+            _, (_, freed) = self._entries.popitem(last=False)
+            self._bytes -= freed
+
+
+def _having(codes: Sequence[int], wanted: set[int]) -> bytes:
+    """A byte for each of the codes: 1 where it is wanted."""
+    if not wanted:
+        return bytes(len(codes))
+    table = bytearray(max(max(codes, default=0), *wanted) + 1)
+    for code in wanted:
+        table[code] = 1
+    return bytes(map(table.__getitem__, codes))
