@@ -40,6 +40,7 @@ HOT_ROUTES: Final = (
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 LISTS: Final = ("for_you", "discover", "order_again")
 SOURCES: Final = ("personal", "preferences", "popular-city", "popular")
+METADATA_KINDS: Final = ("full", "delta", "subset", "not_modified")
 ENCODINGS: Final = ("identity", "gzip", "br", "zstd")
 DEPENDENCIES: Final = ("store", "database", "worker")
 AUTH_FAILURES: Final = ("missing", "expired", "invalid", "forbidden")
@@ -184,7 +185,7 @@ def recommendations_not_modified() -> None:
 
 
 def metadata_served(
-    kind: Literal["full", "not_modified"], *, encoding: str, size_bytes: int
+    kind: Literal["full", "delta", "subset", "not_modified"], *, encoding: str, size_bytes: int
 ) -> None:
     """`encoding` is one of ENCODINGS."""
     _METADATA.of(kind).value += 1
@@ -265,9 +266,9 @@ def job_ended(
 
 def _create_known_children() -> None:
     """Series that exist from the start, so that a rate over them begins at zero."""
-    for counts, values in ((_METADATA, ("full", "not_modified")), (_METADATA_BYTES, ENCODINGS)):
-        for value in values:
-            counts.of(value)
+    for counts, labels in ((_METADATA, METADATA_KINDS), (_METADATA_BYTES, ENCODINGS)):
+        for label in labels:
+            counts.of(label)
     for family, values in (
         (_DEGRADED, DEPENDENCIES),
         (_AUTH_FAILURES, AUTH_FAILURES),

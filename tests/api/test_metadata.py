@@ -152,7 +152,7 @@ async def test_nobody_needs_a_token_and_none_changes_the_answer(api: Api) -> Non
         assert response.headers["etag"] == plain.headers["etag"]
 
 
-@pytest.mark.parametrize("query", ["since=abc", "ids=1,2", "x=1", "limit=5", "%00"])
+@pytest.mark.parametrize("query", ["x=1", "limit=5", "%00", "since=1&x=1", "ids=1&sort=name"])
 async def test_unknown_parameters_are_refused(api: Api, query: str) -> None:
     response = await api.client.get(f"{PATH}?{query}")
     assert response.status_code == 422
