@@ -10,8 +10,10 @@ from typing import Any
 import httpx
 import pytest
 
+from api import problems
 from shared.settings import Settings
 from tests.api.running import ORIGIN, PERSONAL, SHORT, Api, running
+from tests.services.processes import REPOSITORY
 
 LISTS = "/api/recommendations"
 METADATA = "/api/restaurants/metadata"
@@ -62,6 +64,13 @@ async def test_every_error_is_a_problem_document(api: Api) -> None:
         assert problem["request_id"] == response.headers["x-request-id"]
         assert {"type", "title", "detail", "code"} <= set(problem)
         assert problem["type"].endswith(problem["code"])
+
+
+def test_every_code_is_explained_to_clients() -> None:
+    explained = (REPOSITORY / "docs" / "api.md").read_text()
+    standing = [value for value in vars(problems).values() if isinstance(value, problems.Problem)]
+    codes = {problem.code for problem in (*standing, *problems.PROBLEMS.values())}
+    assert {code for code in codes if f"`{code}`" not in explained} == set()
 
 
 @pytest.mark.parametrize("given", ["abc", "A-1.b_2", "x" * 128, "0"])
