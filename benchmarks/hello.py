@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import httpx
+import psutil
 import uvicorn
 
 from api.server import KEEP_ALIVE_SECONDS
+from tests.services.children import unused_port, wait_until
+from tests.services.processes import REPOSITORY
 
 BODY = b"[" + b",".join(b"%d" % number for number in range(100_001, 100_021)) + b"]"
 FIELDS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(BODY))]
@@ -16,6 +23,30 @@ FIELDS = [(b"content-type", b"application/json"), (b"content-length", b"%d" % le
 async def app(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.start", "status": 200, "headers": FIELDS})
     await send({"type": "http.response.body", "body": BODY})
+
+
+@contextmanager
+def running_hello(*, core: int) -> Iterator[tuple[str, int]]:
+    """Runs it on that core; its URL and its process id."""
+    port = unused_port()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.hello", str(port)], cwd=REPOSITORY
+    )
+    psutil.Process(process.pid).cpu_affinity([core])
+    url = f"http://127.0.0.1:{port}/"
+    try:
+        wait_until(lambda: _answers(url), timeout_seconds=20, describe="the hello server")
+        yield url, process.pid
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=2).status_code == 200
+    except httpx.HTTPError:
+        return False
 
 
 def main() -> None:
