@@ -55,7 +55,8 @@ def database(
         return
     servers: PostgresDatabases = request.getfixturevalue("postgres")
     url = servers.create_database()
-    yield url
+    # In a form that hosts give.
+    yield url.replace("postgresql://", "postgres://") + "?sslmode=disable"
     servers.drop_database(url)
 
 
