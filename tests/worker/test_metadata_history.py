@@ -104,6 +104,9 @@ def applied(old: bytes, delta: bytes) -> bytes:
     document = orjson.loads(old)
     assert (change["kind"], change["from"]) == ("delta", document["version"])
     by_id = {restaurant["id"]: restaurant for restaurant in document["restaurants"]}
+    changed = [restaurant["id"] for restaurant in change["changed"]]
+    assert changed == sorted({*changed})
+    assert change["removed"] == sorted({*change["removed"]} - {*changed})
     for restaurant_id in change["removed"]:
         by_id.pop(restaurant_id, None)
     by_id |= {restaurant["id"]: restaurant for restaurant in change["changed"]}
@@ -154,6 +157,14 @@ def test_after_a_rollback_a_delta_names_only_what_differs_from_what_was_served(s
     since_broken = orjson.loads(delta_of(repaired, broken.metadata_version) or b"")
     assert [restaurant["id"] for restaurant in since_first["changed"]] == [1]
     assert [restaurant["id"] for restaurant in since_broken["changed"]] == [1, 99]
+
+
+def test_what_was_held_back_changes_no_delta(shop: Shop) -> None:
+    first = shop.publish(spec_of({1: "A", 99: "A"}))
+    shop.publish(spec_of({1: "B", 99: "B"}), activate=False)
+    newest = shop.open(shop.publish(spec_of({1: "C", 99: "A"})))
+    delta = orjson.loads(delta_of(newest, first.metadata_version) or b"")
+    assert [restaurant["id"] for restaurant in delta["changed"]] == [1]
 
 
 def test_what_goes_and_comes_back(shop: Shop) -> None:
@@ -227,6 +238,14 @@ def chain(folder: Path, specs: list[SnapshotSpec], *, seconds: list[int]) -> Met
         shown = new
     assert history is not None
     return history
+
+
+def test_content_that_returns_is_one_version(tmp_path: Path) -> None:
+    specs = [SnapshotSpec(dict.fromkeys((1, 2), None), names={1: name}) for name in "ABCBA"]
+    history = chain(tmp_path, specs, seconds=[0, 1, 2, 3, 4])
+    assert len(history.versions) == 3  # C, B, A
+    assert list(history.current_until) == [3, 4, 0]
+    assert list(bytes(history.changed_at)) == [2, 0]
 
 
 def test_at_most_200_versions_are_kept(tmp_path: Path) -> None:
