@@ -44,6 +44,7 @@ class LimitedProtocol(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._is_head_open = False
+        self._is_head_whole = False
         self._head_bytes = 0
         self._refusal: Problem | None = None
         self._head_timer: asyncio.TimerHandle | None = None
@@ -71,8 +72,11 @@ class LimitedProtocol(HttpToolsProtocol):
             self._head_bytes += len(data)
         else:
             self._head_bytes = len(data)
+        self._is_head_whole = False
         super().data_received(data)
         if self._is_head_open:
+            if self._is_head_whole:  # so most of this piece were other requests
+                self._head_bytes = MAX_URL_BYTES + 1  # enough to look closely once it is complete
             if self._head_bytes > MAX_HEAD_BYTES:
                 self._refuse(problems.HEADERS_TOO_LARGE)
             elif self._head_timer is None:
@@ -84,6 +88,7 @@ class LimitedProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._is_head_open = False
+        self._is_head_whole = True
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None

@@ -51,9 +51,9 @@ class Wire:
         lines += [f"Content-Length: {len(body)}"] if body else []
         head = "\r\n".join([*lines, "", ""]).encode("latin-1")
         self._connection.sendall(head + body)
-        return self._reply(has_body=method != "HEAD")
+        return self.reply(has_body=method != "HEAD")
 
-    def _reply(self, *, has_body: bool) -> Reply:
+    def reply(self, *, has_body: bool) -> Reply:
         while b"\r\n\r\n" not in self._read:
             self._receive()
         head, _, self._read = self._read.partition(b"\r\n\r\n")
@@ -70,6 +70,16 @@ class Wire:
             self._receive()
         body, self._read = self._read[:size], self._read[size:]
         return Reply(reply.status, fields, body)
+
+    def is_closed(self, *, within_seconds: float) -> bool:
+        """Whether the server ends the connection, of which nothing is left to read, in time."""
+        self._connection.settimeout(within_seconds)
+        try:
+            return self._connection.recv(1) == b""
+        except TimeoutError:
+            return False
+        finally:
+            self._connection.settimeout(TIMEOUT_SECONDS)
 
     def _receive(self) -> None:
         piece = self._connection.recv(65_536)
