@@ -7,8 +7,8 @@ small distances, at the poles and across the 180th meridian. Places are held to 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
-from math import cos, degrees, radians, sin
+from collections.abc import Callable, Iterable, Iterator
+from math import cos, degrees, inf, nextafter, radians, sin
 
 from api.columns import Places
 from api.filters import Circle
@@ -16,42 +16,42 @@ from api.filters import Circle
 EARTH_RADIUS_KM = 6371.0088  # mean radius, IUGG
 
 
-def within(places: Places, circle: Circle) -> Callable[[int], bool]:
-    """Tells of an ordinal whether it lies within; of one without a place, that it does not."""
+def sift(places: Places, circle: Circle) -> Callable[[Iterable[int]], Iterator[int]]:
+    """A function that lets of some ordinals those through that lie within, in their order.
+
+    What has no place lies nowhere.
+    """
     latitudes, longitudes = places.latitudes, places.longitudes
     south, north = _band(circle)
-    centre_longitude = circle.longitude
-    centre_cosine = cos(radians(circle.latitude))
-    centre_latitude = circle.latitude
-    to_half_radians = radians(1) / 2
+    centre_latitude, centre_longitude, _ = circle
+    centre_cosine = cos(radians(centre_latitude))
     to_radians = radians(1)
+    to_half_radians = to_radians / 2
     limit = sin(circle.radius_km / EARTH_RADIUS_KM / 2) ** 2
 
     def is_within(ordinal: int) -> bool:
         latitude = latitudes[ordinal]
-        if not south <= latitude <= north:
-            return False
         # The period of sin² is 180°, so that longitudes need not be brought into one turn.
         across = sin((longitudes[ordinal] - centre_longitude) * to_half_radians)
         along = sin((latitude - centre_latitude) * to_half_radians)
         cosine = centre_cosine * cos(latitude * to_radians)
         return along * along + cosine * across * across <= limit
 
-    return is_within
+    def sifted(ordinals: Iterable[int]) -> Iterator[int]:
+        # Most of what is far away is so by its latitude alone, which costs a tenth to see.
+        return filter(is_within, (o for o in ordinals if south <= latitudes[o] <= north))
+
+    return sifted
 
 
 def found_within(places: Places, circle: Circle) -> Iterator[int]:
     """All ordinals that lie within, from south to north."""
-    latitudes, northwards = places.latitudes, places.northwards
+    northwards = places.northwards
     south, north = _band(circle)
-    start = bisect_left(northwards, south, key=latitudes.__getitem__)
-    is_within = within(places, circle)
-    for at in range(start, len(northwards)):
-        ordinal = northwards[at]
-        if not latitudes[ordinal] <= north:
-            return
-        if is_within(ordinal):
-            yield ordinal
+    latitude = places.latitudes.__getitem__
+    start = bisect_left(northwards, south, key=latitude)
+    stop = bisect_left(northwards, nextafter(north, inf), lo=start, key=latitude)
+    return sift(places, circle)(northwards[start:stop])
 
 
 def _band(circle: Circle) -> tuple[float, float]:

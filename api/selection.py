@@ -10,10 +10,9 @@ from __future__ import annotations
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import compress
 from typing import Generic, NamedTuple, TypeVar
 
-from api.circle import found_within, within
+from api.circle import found_within, sift
 from api.columns import Columns, Places
 from api.filters import Filters
 from shared.errors import SnapshotOutdated
@@ -39,14 +38,14 @@ class Selection(NamedTuple):
     filters: Filters
     city: int
     mask: bytes | None
-    is_within: Callable[[int], bool] | None
+    sift: Callable[[Iterable[int]], Iterator[int]] | None
+    """Lets those through that lie in the circle."""
 
-    def passing(self, row: Sequence[int]) -> Iterator[int]:
-        """Those of the row that pass, in its order; looked for as they are taken."""
-        found: Iterator[int] = iter(row)
-        if self.mask is not None:
-            found = compress(row, map(self.mask.__getitem__, row))
-        return found if self.is_within is None else filter(self.is_within, found)
+    def passing(self, row: Sequence[int]) -> Iterable[int]:
+        """Those of the row that pass, in its order; without a circle a list."""
+        if (mask := self.mask) is not None:
+            row = [ordinal for ordinal in row if mask[ordinal]]
+        return row if self.sift is None else self.sift(row)
 
 
 class Selector:
@@ -65,26 +64,23 @@ class Selector:
         self._cities = cities
         self._popular = popular
         self._city_code = city_code
-        self._masks: _Kept[Filters, bytes] = _Kept()
+        self._selections: _Kept[Filters, Selection] = _Kept()
         self._rows: _Kept[tuple[Filters, int], PassingRows] = _Kept()
         self._ranks: array[int] | None = None
 
     def select(self, filters: Filters) -> Selection:
         """Raises SnapshotOutdated where the snapshot knows no places and the filter asks one."""
-        is_within = None
-        if filters.circle is not None:
-            is_within = within(self._places(), filters.circle)
-        attributes = filters._replace(circle=None)
-        mask = None
-        if not attributes.is_empty:
-            mask = self._masks.find(attributes)
-            if mask is None:
-                mask = self._mask(attributes)
-                self._masks.keep(attributes, mask, size=len(mask))
-        city = NO_CITY
-        if len(filters.cities) == 1:
-            city = self._city_code(filters.cities[0]) or NO_CITY
-        return Selection(filters, city, mask, is_within)
+        circle = filters.circle
+        attributes = filters if circle is None else filters._replace(circle=None)
+        selection = self._selections.find(attributes)
+        if selection is None:
+            mask = None if attributes.is_empty else self._mask(attributes)
+            city = self._city_code(filters.cities[0]) if len(filters.cities) == 1 else None
+            selection = Selection(attributes, city or NO_CITY, mask, None)
+            self._selections.keep(attributes, selection, size=len(mask or b""))
+        if circle is None:
+            return selection
+        return selection._replace(filters=filters, sift=sift(self._places(), circle))
 
     def rows(self, selection: Selection, city: int) -> PassingRows:
         """All that pass, those of `city` first. With NO_CITY all are of elsewhere."""
@@ -111,12 +107,12 @@ class Selector:
         else:
             passing = selection.passing(everywhere)
         if city == NO_CITY:
-            return PassingRows((), array("I", passing))
+            return PassingRows((), memoryview(array("I", passing)))
         local, elsewhere = array("I"), array("I")
         cities = self._cities
         for ordinal in passing:
             (local if cities[ordinal] == city else elsewhere).append(ordinal)
-        return PassingRows(local, elsewhere)
+        return PassingRows(memoryview(local), memoryview(elsewhere))
 
     def _mask(self, filters: Filters) -> bytes:
         """A byte for each ordinal: 1 where all filters but the circle pass."""

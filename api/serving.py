@@ -102,7 +102,10 @@ def serve(
     passing = head if selection is None else selection.passing(head)
     walk.take(HEAD, own, islice(passing, walk.offset(HEAD), None))
     if walk.next is None and list_name != "order_again":
-        taken = {*head, *lists.order_again} if list_name == "discover" else set(head)
+        # What does not pass is in no row that follows.
+        taken = set(passing if isinstance(passing, list) else head)
+        if list_name == "discover":
+            taken.update(lists.order_again)
         _fill(walk, snapshot, city, selection=selection, taken=taken)
     source = walk.segments[0].source if walk.segments else _rung(snapshot, entry)
     return Served(source, tuple(walk.segments), lists, city, walk.next)
@@ -166,15 +169,17 @@ def _fill(
     selection: Selection | None,
     taken: Collection[int],
 ) -> None:
+    local: Sequence[int]
+    elsewhere: Sequence[int]
     if selection is None:
-        local: Sequence[int] = () if city == NO_CITY else snapshot.popular.row(city)
-        elsewhere: Sequence[int] = snapshot.popular.row(EVERYWHERE)
+        local = () if city == NO_CITY else snapshot.popular.row(city)
+        elsewhere, but_of = snapshot.popular.row(EVERYWHERE), city
     else:
-        city = selection.city or city
-        local, elsewhere = snapshot.selector.rows(selection, city)
+        local, elsewhere = snapshot.selector.rows(selection, selection.city or city)
+        but_of = NO_CITY
     walk.take(LOCAL, "popular-city", local[walk.offset(LOCAL) :], taken=taken)
     elsewhere = elsewhere[walk.offset(ELSEWHERE) :]
-    walk.take(ELSEWHERE, "popular", elsewhere, taken=taken, but_of=city)
+    walk.take(ELSEWHERE, "popular", elsewhere, taken=taken, but_of=but_of)
 
 
 def _rung(snapshot: LocalSnapshot, entry: UserEntry | None) -> str:
