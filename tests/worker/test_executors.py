@@ -128,7 +128,7 @@ def test_a_scheduler_that_is_not_there_ends_the_command(shop: dict[str, str]) ->
     address = f"tcp://127.0.0.1:{unused_port()}"
     started = time.monotonic()
     done = run_tastematch("precompute", env={**shop, "TASTEMATCH_DASK_SCHEDULER": address})
-    assert time.monotonic() - started < 15
+    assert time.monotonic() - started < 30
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.count("\n") == 1
     assert "TASTEMATCH_DASK_SCHEDULER does not answer" in done.stderr
