@@ -11,6 +11,7 @@ run of symbols. A *term* is what a word is found by: its beginning, and what is 
 later character on, where `MIN_INNER_CHARS` are left or the script has no blanks.
 """
 
+import re
 import unicodedata
 from collections.abc import Iterator
 from typing import Final
@@ -30,6 +31,8 @@ _LETTERS = str.maketrans(
 # Canonical combining classes: kana voicing, virama, vowels of Telugu, Thai, Lao and Tibetan.
 _SPELLING_CLASSES = frozenset((8, 9, 84, 91, 103, 118, 129, 130, 132))
 _APOSTROPHES = frozenset("'`\u00b4\u02b9\u02bb\u02bc\u02be\u02bf\u2018\u2019\u201b\uff07")
+_NO_APOSTROPHES = dict.fromkeys(map(ord, "'`"))
+_ASCII_WORD = re.compile(r"[a-z0-9]+")
 _VARIATION_SELECTORS = frozenset(map(chr, range(0xFE00, 0xFE10)))
 # First and last of each block of scripts without blanks between words.
 _UNSPACED = (
@@ -40,6 +43,8 @@ _UNSPACED = (
     ("\u31f0", "\u31ff"),
     ("\u3400", "\u9fff"),  # Han
     ("\uf900", "\ufaff"),
+    ("\u1100", "\u11ff"),  # Hangul: Korean has blanks, but joins words as it likes
+    ("\uac00", "\ud7ff"),
     ("\U0001b000", "\U0001b16f"),
     ("\U00020000", "\U0003ffff"),
 )
@@ -105,6 +110,10 @@ def _is_dropped(char: str) -> bool:
 
 def _words(folded: str) -> Iterator[tuple[str, bool]]:
     """(word, whether its script has no blanks), in their order."""
+    if folded.isascii():
+        for plain in _ASCII_WORD.findall(folded.translate(_NO_APOSTROPHES)):
+            yield plain, False
+        return
     word: list[str] = []
     was_unspaced = False
     for char in folded:

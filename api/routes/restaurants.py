@@ -1,4 +1,4 @@
-"""One restaurant: its full detail from the database, and those like it from the snapshot."""
+"""The catalogue and one restaurant from the database, and those like it from the snapshot."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from api.answers import JSON_TYPE, Answer, as_response, header_map, length_of
+from api.answers import JSON_TYPE, Answer, HeaderField, as_response, header_map, length_of
 from api.caching import is_match
+from api.catalogue import (
+    CATALOGUE_PATH,
+    PARAMETERS,
+    catalogue_document,
+    find_page,
+    read_catalogue_query,
+)
+from api.cursors import cursor_key
 from api.database import in_transaction
 from api.deps import Resources
-from api.documented import ID_LIST, RESTAURANT, UNCHANGED, problems
+from api.documented import CATALOGUE, ID_LIST, RESTAURANT, UNCHANGED, problems
 from api.parameters import IntegerParameter, openapi_parameters, read_path_id, read_query
 from api.public_ids import public_ids
 from api.serving import DEFAULT_LIMIT, MAX_LIMIT
@@ -32,6 +40,26 @@ router = APIRouter(tags=["restaurants"])
 
 
 @router.get(
+    CATALOGUE_PATH,
+    operation_id="listRestaurants",
+    summary="The catalogue in pages: filtered, searched, sorted",
+    response_class=Response,
+    responses={200: CATALOGUE, **UNCHANGED, **problems(400, 422, 503)},
+    openapi_extra=openapi_parameters(PARAMETERS),
+)
+async def list_restaurants(request: Request) -> Response:
+    resources: Resources = request.app.state.resources
+    key = cursor_key(resources.settings)
+    query = read_catalogue_query(request.scope["query_string"], key=key)
+    rows: list[dict[str, Any]] = []
+    if not query.is_hopeless:
+        engine = await resources.open_engine()
+        rows = await in_transaction(engine, lambda connection: find_page(connection, query))
+    document, link = catalogue_document(rows, query, key=key)
+    return _revalidated(request, document, link)
+
+
+@router.get(
     DETAIL_PATH,
     operation_id="getRestaurant",
     summary="Everything a visitor may see of one restaurant",
@@ -45,18 +73,7 @@ async def get_restaurant(request: Request, restaurant_id: str) -> Response:
     row = await _detail(resources, read_path_id(restaurant_id, name="restaurant_id"))
     if row is None:
         raise NotFound("there is no such restaurant")
-    body = orjson.dumps(row)
-    etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
-    fields = [
-        JSON_TYPE,
-        # Asked again each time: a restaurant that closes is gone at once.
-        (b"cache-control", b"public, no-cache"),
-        (b"vary", resources.snapshots.public_vary),
-        (b"etag", etag),
-    ]
-    if is_match(header_map(request.scope["headers"]).get(b"if-none-match"), etag):
-        return as_response(Answer(304, fields))
-    return as_response(Answer(200, [*fields, length_of(body)], body))
+    return _revalidated(request, row)
 
 
 @router.get(
@@ -91,3 +108,22 @@ async def _detail(resources: Resources, restaurant_id: int) -> dict[str, Any] | 
         return None if row is None else dict(row)
 
     return await in_transaction(await resources.open_engine(), read)
+
+
+def _revalidated(
+    request: Request, document: dict[str, Any], headers: list[HeaderField] | None = None
+) -> Response:
+    """Asked for again each time: a restaurant that closes is gone at once."""
+    resources: Resources = request.app.state.resources
+    body = orjson.dumps(document)
+    etag = b'"%b"' % hashlib.sha256(body).hexdigest()[:32].encode()
+    fields = [
+        JSON_TYPE,
+        (b"cache-control", b"public, no-cache"),
+        (b"vary", resources.snapshots.public_vary),
+        (b"etag", etag),
+        *(headers or ()),
+    ]
+    if is_match(header_map(request.scope["headers"]).get(b"if-none-match"), etag):
+        return as_response(Answer(304, fields))
+    return as_response(Answer(200, [*fields, length_of(body)], body))
