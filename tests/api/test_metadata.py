@@ -56,6 +56,16 @@ CHOICES = [
     (" gzip ,, br;q=0.5 ,", "gzip"),
     ("gzip;q=0, gzip", "identity"),
     ("\t, ;q=1, gzip", "gzip"),
+    ("zstd;q=0, *", "br"),
+    ("*;q=0, identity;q=0, br;q=0.001", "br"),
+    ("identity;q=0.5, *;q=0", "identity"),
+    ("identity;q=0.5, *;q=0.4", "identity"),
+    ("compress, exi, dcb", "identity"),
+    ("compress, identity;q=0", None),
+    ("*;q=0, x-gzip;q=0.5", "gzip"),
+    ("x-gzip;q=0, *;q=0.1, identity;q=0, zstd;q=0", "br"),
+    ("gzip;q=1.001, br;q=1.000", "br"),
+    ("gzip;q=.5", "identity"),
 ]
 
 

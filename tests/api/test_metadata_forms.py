@@ -10,9 +10,11 @@ import httpx
 import orjson
 import pytest
 
+from api.local_copies import fetch
+from shared.settings import Settings
 from shared.snapshot.metadata_history import PART
 from shared.snapshot.store import SnapshotStore
-from tests.api.running import BEYOND_JAVASCRIPT, OSAKA, SPEC, Api
+from tests.api.running import BEYOND_JAVASCRIPT, OSAKA, SPEC, Api, running
 from tests.services.snapshots import SnapshotSpec, projection, publish_snapshot
 
 PATH = "/api/restaurants/metadata"
@@ -80,6 +82,18 @@ async def test_since_the_newest_version_nothing_changed(api: Api) -> None:
         "changed": [],
         "removed": [],
     }
+
+
+async def test_a_copy_of_the_release_before_is_served_without_its_history(
+    settings: Settings, store: SnapshotStore
+) -> None:
+    old, new = (publish_snapshot(store, spec, with_history=True) for spec in (SPEC, CHANGED))
+    copy = fetch(store, new, settings.snapshots_dir)
+    (copy / PART).unlink()
+    async with running(settings) as api:
+        await api.serves(new.version)
+        assert (await document(api, f"since={old.metadata_version}"))["kind"] == "full"
+        assert (await document(api, f"since={new.metadata_version}"))["kind"] == "delta"
 
 
 @pytest.mark.parametrize("since", ["0123456789abcdef", "x", "W/%22x%22", "0" * 64, "%C3%A9"])
