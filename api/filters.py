@@ -123,12 +123,16 @@ def query_of(filters: Filters, excluded: frozenset[int]) -> str:
     pairs += [("city", name) for name in filters.cities]
     pairs += [("price_range", str(price)) for price in filters.price_ranges]
     if (circle := filters.circle) is not None:
-        pairs.append(("near", f"{_degrees(circle.latitude)},{_degrees(circle.longitude)}"))
-        pairs.append(("radius_km", repr(circle.radius_km)))
+        pairs.append(("near", f"{_plain(circle.latitude)},{_plain(circle.longitude)}"))
+        pairs.append(("radius_km", _plain(circle.radius_km)))
     if excluded:
         pairs.append(("exclude", ",".join(map(str, sorted(excluded)))))
     return "&".join(f"{name}={quote(value, safe=',')}" for name, value in pairs)
 
 
-def _degrees(value: float) -> str:
-    return f"{value:.15f}".rstrip("0").rstrip(".")
+def _plain(value: float) -> str:
+    """The shortest decimals that read as the same number, never with an exponent."""
+    text = repr(value)
+    if "e" in text:
+        text = f"{value:.15f}".rstrip("0")
+    return text.removesuffix(".0")
