@@ -26,6 +26,7 @@ OPERATION_IDS = {
     "listMyDetailedRecommendations",
     "listMyRecommendations",
     "listPublic",
+    "listRestaurants",
     "listSimilarRestaurants",
     "listSnapshots",
     "listUserDetailedRecommendations",
@@ -39,6 +40,7 @@ PUBLIC = {
     "getReadiness",
     "getRestaurant",
     "listPublic",
+    "listRestaurants",
     "listSimilarRestaurants",
 }
 
