@@ -84,6 +84,7 @@ class MetadataForms:
         self._deltas: OrderedDict[tuple[str, bytes], Representation] = OrderedDict()
         self._remembered_bytes = 0
         self._too_large: set[str] = set()
+        self._uncoded_bytes: dict[str, int] = {}  # of deltas above MAX_CODED_BYTES
 
     def projection(self, ordinal: int) -> memoryview:
         """The restaurant's JSON object as it stands in the metadata."""
@@ -112,9 +113,8 @@ class MetadataForms:
         is_known = since == self._version or since in self._numbers
         if not is_known or since in self._too_large:
             return None
-        try:
-            coding = self._negotiator.choose(accept_encoding)
-        except NotAcceptable:
+        coding = self._coding(since, accept_encoding, full_bytes)
+        if coding is None:
             return None
         remembered = self._deltas.get((since, coding))
         if remembered is not None:
@@ -124,20 +124,26 @@ class MetadataForms:
         if since != self._version and 2 * len(body) > len(self._document):
             self._too_large.add(since)
             return None
-        if coding == GZIP and len(body) > MAX_CODED_BYTES:
-            if len(body) > full_bytes or not self._takes_plain(accept_encoding):
+        if len(body) > MAX_CODED_BYTES:
+            self._uncoded_bytes[since] = len(body)
+            coding = self._coding(since, accept_encoding, full_bytes)
+            if coding is None:
                 return None
-            coding = IDENTITY
         made = self._represent(body, coding)
         self._remember((since, coding), made)
         return made
 
-    def _takes_plain(self, accept_encoding: bytes | None) -> bool:
+    def _coding(self, since: str, accept_encoding: bytes | None, full_bytes: int) -> bytes | None:
+        """In which a delta is sent, as far as its size is known; None for the full form."""
         try:
-            self._plain.choose(accept_encoding)
+            coding = self._negotiator.choose(accept_encoding)
+            size = self._uncoded_bytes.get(since)
+            if coding == GZIP and size is not None:
+                coding = self._plain.choose(accept_encoding)
+                return None if size > full_bytes else coding
         except NotAcceptable:
-            return False
-        return True
+            return None
+        return coding
 
     def _delta_body(self, since: str) -> bytes:
         changed: list[memoryview] = []
@@ -166,7 +172,7 @@ class MetadataForms:
         return represent(body, etag=etag, coding=coding, common=self._common)
 
     def _remember(self, key: tuple[str, bytes], made: Representation) -> None:
-        if key in self._deltas or len(made.body) > MAX_REMEMBERED_BYTES // 4:
+        if key in self._deltas or len(made.body) > MAX_REMEMBERED_BYTES:
             return
         self._deltas[key] = made
         self._remembered_bytes += len(made.body)

@@ -10,6 +10,7 @@ import httpx
 import orjson
 import pytest
 
+from api import metadata_forms
 from api.local_copies import fetch
 from shared.settings import Settings
 from shared.snapshot.metadata_history import PART
@@ -142,6 +143,51 @@ async def test_a_delta_is_coded_with_gzip_or_not_at_all(api: Api, store: Snapsho
     assert len(etags) == 2
     refused = await api.client.get(f"{PATH}?since={base}", headers={"Accept-Encoding": "*;q=0"})
     assert refused.status_code == 406
+
+
+@pytest.mark.parametrize(
+    ("accepted", "changed", "kind"),
+    [
+        ("gzip", 1, "delta"),
+        ("gzip", 20, "full"),  # which is smaller as it is sent
+        ("gzip, identity;q=0", 1, "full"),
+        ("identity", 20, "delta"),
+        ("br", 20, "delta"),
+    ],
+)
+async def test_a_delta_too_large_to_be_coded_is_sent_plain_where_that_is_smaller(
+    api: Api,
+    store: SnapshotStore,
+    monkeypatch: pytest.MonkeyPatch,
+    accepted: str,
+    changed: int,
+    kind: str,
+) -> None:
+    monkeypatch.setattr(metadata_forms, "MAX_CODED_BYTES", 100)
+    base = await published(api, store, SPEC)
+    names = dict.fromkeys(list(SPEC.restaurants)[:changed], "Renamed")
+    await published(api, store, replace(SPEC, names=names))
+    for _ in range(2):
+        response = await api.client.get(
+            f"{PATH}?since={base}", headers={"Accept-Encoding": accepted}
+        )
+        assert response.json()["kind"] == kind
+        assert ("content-encoding" in response.headers) == (kind == "full")
+
+
+async def test_what_is_remembered_is_bounded(
+    api: Api, store: SnapshotStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metadata_forms, "MAX_REMEMBERED_BYTES", 600)
+    versions = [
+        await published(api, store, replace(SPEC, names={OSAKA[0]: name})) for name in "ABCDEF"
+    ]
+    forms = api.resources.snapshots.require_active().metadata_forms
+    for _ in range(2):
+        for version in versions[:-1]:
+            changed = (await document(api, f"since={version}"))["changed"]
+            assert [restaurant["name"] for restaurant in changed] == ["F"]
+    assert 0 < sum(len(made.body) for made in forms._deltas.values()) <= 600
 
 
 async def raw_body(client: httpx.AsyncClient, url: str) -> bytes:
