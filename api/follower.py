@@ -145,7 +145,7 @@ class SnapshotFollower:
             try:
                 delay = self._step()
                 if self.active is not None:
-                    self._kept.look_after(self.active.version)
+                    self._kept.look_after(self.active.version, may_ask=not self._is_down)
             except _Stopped:
                 return
             except Exception:

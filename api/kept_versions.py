@@ -46,8 +46,11 @@ class KeptVersions:
         opened = {**self._open, previous.version: previous}
         self._open = {other: opened[other] for other in self.copies(active) if other in opened}
 
-    def look_after(self, active: str) -> None:
-        """One step: opens a copy that a start found, or asks whether the store still has one."""
+    def look_after(self, active: str, *, may_ask: bool) -> None:
+        """One step: opens a copy that a start found, or asks whether the store still has one.
+
+        may_ask: false while the store does not answer, and would only be waited for.
+        """
         for version in self.copies(active):
             if version not in self._open and version not in self._unusable:
                 snapshot = self._open_copy(version)
@@ -56,7 +59,7 @@ class KeptVersions:
                 else:
                     self._open = {**self._open, version: snapshot}
                 return
-        if not self._open:
+        if not self._open or not may_ask:
             return
         version, *later = self._open  # the one that was asked for longest ago
         kept = {other: self._open[other] for other in later}
