@@ -28,6 +28,7 @@ SQLITE_BUSY_SECONDS = 10
 # A peer that vanished without a word is noticed within half a minute, not after hours.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
 UNDEFINED_TABLE = "42P01"
+UNDEFINED_COLUMN = "42703"
 # Failures of the place and not of a statement, though drivers put them beside wrong statements.
 _REFUSALS = ("permission denied", "file is not a database")
 
@@ -92,6 +93,10 @@ def database_errors() -> Iterator[None]:
         reason = str(error.orig).strip().splitlines()[0] if str(error.orig).strip() else ""
         if "no such table" in reason or _sql_state(error.orig) == UNDEFINED_TABLE:
             raise SchemaError("the database has no tables yet: run `tastematch migrate`") from None
+        if "no such column" in reason or _sql_state(error.orig) == UNDEFINED_COLUMN:
+            raise SchemaError(
+                "the database schema is behind this release: run `tastematch migrate`"
+            ) from None
         is_unusable = isinstance(error, OperationalError) or error.connection_invalidated
         if is_unusable or any(mark in reason for mark in _REFUSALS):
             raise DatabaseUnavailable(

@@ -11,11 +11,13 @@ from alembic.config import Config
 from sqlalchemy import Connection, text
 
 import shared.db
-from shared.db.engine import sync_engine
+from shared.db.engine import database_errors, sync_engine
 from shared.db.migration import migrate
 from shared.db.restaurant_keys import ROWS_A_BATCH, refresh_keys
+from shared.db.restaurants import CatalogueFilter, catalogue_page
 from shared.db.targets import RESTAURANTS
 from shared.db.upserts import Staging
+from shared.errors import SchemaError
 from shared.settings import Settings, load_settings
 from tests.services.databases import sqlite_address
 
@@ -89,6 +91,13 @@ def test_rows_of_the_release_before_are_made_up_for(
     assert "zoe" not in terms_of(connection, 1)
     connection.rollback()
     assert refresh_keys(connection) == 0
+
+
+def test_a_schema_without_keys_is_told_as_such(connection: Connection) -> None:
+    with pytest.raises(SchemaError, match="behind this release"), database_errors():
+        connection.execute(
+            catalogue_page(CatalogueFilter(), sort="name", after=None, by=None, limit=2)
+        )
 
 
 def test_bulk_writes_keep_terms(settings: Settings, connection: Connection) -> None:
