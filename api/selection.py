@@ -25,13 +25,6 @@ Key = TypeVar("Key")
 Value = TypeVar("Value")
 
 
-class PassingRows(NamedTuple):
-    """Ordinals that pass, the popular ones first: those of a city, then those of elsewhere."""
-
-    local: Sequence[int]
-    elsewhere: Sequence[int]
-
-
 class Selection(NamedTuple):
     """`city` is the one city that the filter names, or NO_CITY. No mask: any restaurant passes."""
 
@@ -65,7 +58,7 @@ class Selector:
         self._popular = popular
         self._city_code = city_code
         self._selections: _Kept[Filters, Selection] = _Kept()
-        self._rows: _Kept[tuple[Filters, int], PassingRows] = _Kept()
+        self._rows: _Kept[tuple[Filters, int], Sequence[int]] = _Kept()
         self._ranks: array[int] | None = None
 
     def select(self, filters: Filters) -> Selection:
@@ -82,37 +75,28 @@ class Selector:
             return selection
         return selection._replace(filters=filters, sift=sift(self._places(), circle))
 
-    def rows(self, selection: Selection, city: int) -> PassingRows:
-        """All that pass, those of `city` first. With NO_CITY all are of elsewhere."""
+    def popular(self, selection: Selection, city: int) -> Sequence[int]:
+        """What passes in a city, or EVERYWHERE, the popular ones first."""
         if selection.mask is not None and 1 not in selection.mask:
-            return PassingRows((), ())
+            return ()
         key = (selection.filters, city)
-        rows = self._rows.find(key)
-        if rows is None:
-            rows = self._passing_rows(selection, city)
-            self._rows.keep(key, rows, size=4 * (len(rows.local) + len(rows.elsewhere)))
-        return rows
+        row = self._rows.find(key)
+        if row is None:
+            row = memoryview(array("I", self._passing(selection, city)))
+            self._rows.keep(key, row, size=row.nbytes)
+        return row
 
-    def _passing_rows(self, selection: Selection, city: int) -> PassingRows:
+    def _passing(self, selection: Selection, city: int) -> Iterable[int]:
         circle = selection.filters.circle
-        everywhere = self._popular.row(EVERYWHERE)
-        passing: Iterable[int]
-        if circle is not None:
-            found = found_within(self._places(), circle)
-            if (mask := selection.mask) is not None:
-                found = (ordinal for ordinal in found if mask[ordinal])
-            passing = sorted(found, key=self._popular_ranks().__getitem__)
-        elif selection.city != NO_CITY:
-            passing = selection.passing(self._popular.row(selection.city))
-        else:
-            passing = selection.passing(everywhere)
-        if city == NO_CITY:
-            return PassingRows((), memoryview(array("I", passing)))
-        local, elsewhere = array("I"), array("I")
-        cities = self._cities
-        for ordinal in passing:
-            (local if cities[ordinal] == city else elsewhere).append(ordinal)
-        return PassingRows(memoryview(local), memoryview(elsewhere))
+        if circle is None:
+            return selection.passing(self._popular.row(city))
+        if city != EVERYWHERE:
+            cities = self._cities
+            return (o for o in self.popular(selection, EVERYWHERE) if cities[o] == city)
+        found: Iterable[int] = found_within(self._places(), circle)
+        if (mask := selection.mask) is not None:
+            found = (ordinal for ordinal in found if mask[ordinal])
+        return sorted(found, key=self._popular_ranks().__getitem__)
 
     def _mask(self, filters: Filters) -> bytes:
         """A byte for each ordinal: 1 where all filters but the circle pass."""

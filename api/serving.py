@@ -169,17 +169,18 @@ def _fill(
     selection: Selection | None,
     taken: Collection[int],
 ) -> None:
-    local: Sequence[int]
-    elsewhere: Sequence[int]
-    if selection is None:
-        local = () if city == NO_CITY else snapshot.popular.row(city)
-        elsewhere, but_of = snapshot.popular.row(EVERYWHERE), city
-    else:
-        local, elsewhere = snapshot.selector.rows(selection, selection.city or city)
-        but_of = NO_CITY
-    walk.take(LOCAL, "popular-city", local[walk.offset(LOCAL) :], taken=taken)
-    elsewhere = elsewhere[walk.offset(ELSEWHERE) :]
-    walk.take(ELSEWHERE, "popular", elsewhere, taken=taken, but_of=but_of)
+    def row(of: int) -> Sequence[int]:
+        if selection is None:
+            return snapshot.popular.row(of)
+        return snapshot.selector.popular(selection, of)
+
+    if selection is not None and selection.city != NO_CITY:
+        city = selection.city
+    if city != NO_CITY:
+        walk.take(LOCAL, "popular-city", row(city)[walk.offset(LOCAL) :], taken=taken)
+    if walk.next is None and (selection is None or selection.city == NO_CITY):
+        rest = row(EVERYWHERE)[walk.offset(ELSEWHERE) :]
+        walk.take(ELSEWHERE, "popular", rest, taken=taken, but_of=city)
 
 
 def _rung(snapshot: LocalSnapshot, entry: UserEntry | None) -> str:
