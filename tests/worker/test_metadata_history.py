@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import tracemalloc
 from array import array
 from collections.abc import Iterator, Mapping
 from contextlib import closing
@@ -278,6 +279,25 @@ def test_versions_with_more_removed_ids_than_could_be_sent_are_forgotten(tmp_pat
     history = chain(tmp_path, specs, seconds=list(range(6)))
     assert len(history.versions) == 1
     assert list(history.removed_ids) == []
+
+
+def test_of_both_documents_one_restaurant_at_a_time_is_in_memory(tmp_path: Path) -> None:
+    shown: list[ShownRestaurants] = []
+    for number in range(2):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        names = dict.fromkeys(range(number, 20_000, 2), "Renamed")
+        write_parts(folder, SnapshotSpec(dict.fromkeys(range(20_000)), names=names))
+        shown.append(ShownRestaurants(folder))
+    first = followed_by(None, None, shown[0], version="0" * 16, seconds=0)
+    tracemalloc.start()
+    try:
+        followed_by(first, shown[0], shown[1], version="1" * 16, seconds=1)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert shown[0].document_bytes > 2_000_000
+    assert peak < 500_000
 
 
 @given(st.binary(max_size=300), st.integers(0, 255))

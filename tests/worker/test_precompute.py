@@ -20,6 +20,7 @@ from sqlalchemy import text
 from shared.db.engine import sync_engine
 from shared.settings import load_settings
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
+from shared.snapshot.metadata_history import read_metadata_history
 from tastematch.dataset import open_dataset
 from tastematch.importer import import_dataset
 from tests.services.datasets import two_tastes_dataset, write_dataset
@@ -174,6 +175,22 @@ def test_inactive_restaurants_are_nowhere_and_come_back(env: Env, tmp_path: Path
     again = open_published(env, tmp_path / "with")
     assert 2 in again.lists[1][2]
     assert again.manifest.metadata_version != found.manifest.metadata_version
+
+
+def test_a_run_carries_on_which_metadata_changed(env: Env, tmp_path: Path) -> None:
+    load_dataset(env, small_town(tmp_path / "set"))
+    first, _ = precompute_here(env)
+    execute(
+        env,
+        "UPDATE restaurants SET name = 'Renamed' WHERE id = 2",
+        "UPDATE restaurants SET is_active = false WHERE id = 6",
+    )
+    second, _ = precompute_here(env)
+    part = open_published(env, tmp_path / "parts").parts["metadata_history"]
+    history = read_metadata_history(memoryview(part))
+    assert history.versions == [first.metadata_version, second.metadata_version]
+    assert bytes(history.changed_at) == bytes([0, 1, 0, 0, 0])
+    assert (list(history.removed_ids), bytes(history.removed_at)) == ([6], bytes([1]))
 
 
 def test_preferences_decide_for_users_without_orders(env: Env, tmp_path: Path) -> None:
