@@ -43,6 +43,7 @@ class KeptVersions:
 
     def add(self, previous: LocalSnapshot, *, active: str) -> None:
         """Keeps what was active until now, beside the version that is about to be."""
+        previous.selector.forget()  # few ask for it from now on
         opened = {**self._open, previous.version: previous}
         self._open = {other: opened[other] for other in self.copies(active) if other in opened}
 

@@ -75,6 +75,10 @@ class Selector:
             return selection
         return selection._replace(filters=filters, sift=sift(self._places(), circle))
 
+    def forget(self) -> None:
+        """Lets go of what was kept; may be called from any thread."""
+        self._selections, self._rows = _Kept(), _Kept()
+
     def popular(self, selection: Selection, city: int) -> Sequence[int]:
         """What passes in a city, or EVERYWHERE, the popular ones first."""
         if selection.mask is not None and 1 not in selection.mask:
