@@ -7,6 +7,7 @@ caller has another: all that lie within are looked for only where a list has to 
 
 from __future__ import annotations
 
+import sys
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -70,7 +71,7 @@ class Selector:
             mask = None if attributes.is_empty else self._mask(attributes)
             city = self._city_code(filters.cities[0]) if len(filters.cities) == 1 else None
             selection = Selection(attributes, city or NO_CITY, mask, None)
-            self._selections.keep(attributes, selection, size=len(mask or b""))
+            self._selections.keep(attributes, selection, size=len(mask or b"") + _bytes(filters))
         if circle is None:
             return selection
         return selection._replace(filters=filters, sift=sift(self._places(), circle))
@@ -87,7 +88,7 @@ class Selector:
         row = self._rows.find(key)
         if row is None:
             row = memoryview(array("I", self._passing(selection, city)))
-            self._rows.keep(key, row, size=row.nbytes)
+            self._rows.keep(key, row, size=row.nbytes + _bytes(selection.filters))
         return row
 
     def _passing(self, selection: Selection, city: int) -> Iterable[int]:
@@ -161,6 +162,11 @@ class _Kept(Generic[Key, Value]):
         while self._bytes > MAX_KEPT_BYTES and len(self._entries) > 1:
             _, (_, freed) = self._entries.popitem(last=False)
             self._bytes -= freed
+
+
+def _bytes(filters: Filters) -> int:
+    """What the names take, which clients choose."""
+    return sum(map(sys.getsizeof, (*filters.cuisines, *filters.cities)))
 
 
 def _having(codes: Sequence[int], wanted: set[int]) -> bytes:
