@@ -25,6 +25,8 @@ from shared.search_keys import filter_key, is_inner_word, search_words
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection
 
+    from shared.db.restaurants import Term
+
 CATALOGUE_PATH = "/api/restaurants"
 DEFAULT_LIMIT = 20
 MAX_LIMIT = 50
@@ -158,6 +160,7 @@ async def find_page(connection: AsyncConnection, query: CatalogueQuery) -> list[
         RARE,
         CatalogueFilter,
         catalogue_page,
+        shared_count,
         term_counts,
     )
 
@@ -168,14 +171,17 @@ async def find_page(connection: AsyncConnection, query: CatalogueQuery) -> list[
         min_rating=query.min_rating,
         price_ranges=query.price_ranges,
     )
-    by = None
+    by: list[Term] = []
     if terms := wanted.terms():
         counts = (await connection.execute(term_counts(terms))).one()
         fewest = min(counts)
+        if fewest <= RARE:
+            by = [terms[tuple(counts).index(fewest)]]
+        elif len(terms) > 1:
+            fewest = (await connection.execute(shared_count(terms))).scalar_one()
+            by = terms if fewest <= RARE else []
         if not fewest:
             return []
-        if fewest <= RARE:
-            by = terms[tuple(counts).index(fewest)]
     statement = catalogue_page(
         wanted, sort=query.sort, after=query.after, by=by, limit=query.limit + 1
     )

@@ -15,7 +15,8 @@ from shared.db.models import Restaurant
 from shared.db.targets import KEY_COLUMNS, keys_of
 from shared.search_keys import search_terms
 
-ROWS_A_BATCH: Final = 1000
+ROWS_A_BATCH: Final = 4000
+SQLITE_CACHE_KB: Final = 16 * 1024
 # Those of KEY_COLUMNS that terms are made of.
 SEARCHED: Final = KEY_COLUMNS[1:]
 
@@ -71,6 +72,8 @@ def refresh_keys(connection: Connection) -> int:
     For rows of an earlier release, or written by hand. Commits each batch: it may be killed and run
     again, and beside other writers.
     """
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql(f"PRAGMA cache_size=-{SQLITE_CACHE_KB}")
     refreshed = 0
     last = -1
     while True:

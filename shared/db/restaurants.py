@@ -2,9 +2,9 @@
 
 A page is found by one of two ways. *Along the order*: an index gives the rows in the order that is
 asked for, and those that do not pass are left out until the page is full: quick where many pass.
-*By a term*: the terms of a word, city or cuisine that few restaurants have give the rows, which
-are then sorted. Which of them is less work is told by `term_counts`, each of which ends at RARE.
-Both ways compare the same columns of a row, so that they give the same page.
+*By terms*: those of a word, city or cuisine that few restaurants have, or of all together, give
+the rows, which are then sorted. `term_counts` and `shared_count`, which end at RARE, tell which
+way is less work. Both ways compare the same columns of a row, so that they give the same page.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
+    CompoundSelect,
     DateTime,
     Dialect,
     Float,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     Text,
     and_,
     func,
+    intersect,
     literal,
     literal_column,
     select,
@@ -147,24 +149,30 @@ def term_counts(terms: Sequence[Term]) -> Select[*tuple[Any, ...]]:
     return select(*counts)
 
 
+def shared_count(terms: Sequence[Term]) -> Select[*tuple[Any, ...]]:
+    """How many restaurants have an entry of every term, RARE + 1 where there are more."""
+    some = select(_ids(terms).subquery()).limit(RARE + 1).subquery()
+    return select(func.count()).select_from(some)
+
+
 def catalogue_page(
     wanted: CatalogueFilter,
     *,
     sort: str,
     after: tuple[Any, int] | None,
-    by: Term | None,
+    by: Sequence[Term],
     limit: int,
 ) -> Select[*tuple[Any, ...]]:
     """Active restaurants that pass, in the order of `sort` (one of SORTS), ties by id.
 
     Columns: PAGE_COLUMNS, the metadata projection and the sort key of the row. `after`: position
-    and id of the last row before this page. `by`: find them by this term, one of `wanted.terms()`;
-    None: along the order.
+    and id of the last row before this page. `by`: find them by these of `wanted.terms()`; none:
+    along the order.
     """
     order = _ORDERS[sort]
-    columns: Any = _RESTAURANTS.c if by is None else _found(by).c
+    columns: Any = _found(by).c if by else _RESTAURANTS.c
     key, row_id = order.key(columns), columns.id
-    is_active = [_RESTAURANTS.c.is_active.is_(True)] if by is None else []
+    is_active = [] if by else [_RESTAURANTS.c.is_active.is_(True)]
     passing = (
         select(*(columns[name] for name in _PROJECTION), key.label("position"))
         .where(*is_active, *_conditions(wanted, columns))
@@ -182,14 +190,18 @@ def catalogue_page(
     return select(page).order_by(*_directed(order, page.c.position, page.c.id)).limit(limit)
 
 
-def _found(by: Term) -> Subquery:
-    ids = select(RestaurantTerm.restaurant_id).where(_has(by))
+def _found(by: Sequence[Term]) -> Subquery:
     return (
         select(_RESTAURANTS)
-        .where(_RESTAURANTS.c.is_active.is_(True), _RESTAURANTS.c.id.in_(ids))
+        .where(_RESTAURANTS.c.is_active.is_(True), _RESTAURANTS.c.id.in_(_ids(by)))
         .limit(_FENCE)
         .subquery()
     )
+
+
+def _ids(terms: Sequence[Term]) -> Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]:
+    ids = [select(RestaurantTerm.restaurant_id).where(_has(term)) for term in terms]
+    return ids[0] if len(ids) == 1 else intersect(*ids)
 
 
 def _directed(order: _Order, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:

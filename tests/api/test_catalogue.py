@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
+from shared.db import restaurants
 from shared.settings import Settings, load_settings
 from tests.api.running import BEYOND_JAVASCRIPT, ORIGIN, Api, running
 from tests.services.in_process import Done
@@ -151,7 +152,10 @@ async def test_every_order_is_whole(shop: Api) -> None:
     ]
 
 
-async def test_what_a_search_finds(shop: Api) -> None:
+@pytest.mark.parametrize("rare", [2000, 2], ids=["seldom", "common"])
+async def test_what_a_search_finds(shop: Api, monkeypatch: pytest.MonkeyPatch, rare: int) -> None:
+    """Whichever way the database is asked to go."""
+    monkeypatch.setattr(restaurants, "RARE", rare)
     for text, found in {
         "zoe": {1, 2},
         "ZOË'S": {1},
@@ -192,7 +196,9 @@ async def test_what_a_search_finds(shop: Api) -> None:
     assert len(await walk(shop, "q=cafe+gril&limit=7&sort=-rating")) == 100
 
 
-async def test_filters_hold_together(shop: Api) -> None:
+@pytest.mark.parametrize("rare", [2000, 12], ids=["seldom", "common"])
+async def test_filters_hold_together(shop: Api, monkeypatch: pytest.MonkeyPatch, rare: int) -> None:
+    monkeypatch.setattr(restaurants, "RARE", rare)
     rows = [row for row in many() if row["id"] != 13]
     for query, passes in (
         ("city=Osaka", lambda r: r["city"] == "Osaka"),

@@ -53,9 +53,10 @@ def connection(settings: Settings) -> Iterator[Connection]:
     engine.dispose()
 
 
-def insert_old(connection: Connection, restaurant_id: int, name: str) -> None:
-    row = {"id": restaurant_id, "name": name, "cuisine": "Café|Bar", "city": "Łódź"}
-    connection.execute(OLD_INSERT, row | {"active": restaurant_id % 2 == 0})
+def insert_old(connection: Connection, names: dict[int, str]) -> None:
+    rest = {"cuisine": "Café|Bar", "city": "Łódź"}
+    rows = [{"id": i, "name": name, "active": i % 2 == 0} | rest for i, name in names.items()]
+    connection.execute(OLD_INSERT, rows)
 
 
 def terms_of(connection: Connection, restaurant_id: int) -> set[str]:
@@ -67,8 +68,7 @@ def test_rows_of_the_release_before_are_made_up_for(
     settings: Settings, connection: Connection
 ) -> None:
     count = ROWS_A_BATCH + 5
-    for number in range(1, count + 1):
-        insert_old(connection, number, f"Zoë {number}")
+    insert_old(connection, {number: f"Zoë {number}" for number in range(1, count + 1)})
     connection.commit()
 
     migrate(settings)
@@ -82,7 +82,7 @@ def test_rows_of_the_release_before_are_made_up_for(
     connection.rollback()
 
     # While releases change, the one before still writes.
-    insert_old(connection, 9_000, "Late")
+    insert_old(connection, {9_000: "Late"})
     connection.execute(text("UPDATE restaurants SET name = 'Renamed' WHERE id = 1"))
     connection.commit()
     assert refresh_keys(connection) == 2

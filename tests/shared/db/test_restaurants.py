@@ -12,7 +12,14 @@ import pytest
 from sqlalchemy import Connection, Select, text
 
 from shared.db.engine import sync_engine
-from shared.db.restaurants import RARE, SORTS, CatalogueFilter, catalogue_page, term_counts
+from shared.db.restaurants import (
+    RARE,
+    SORTS,
+    CatalogueFilter,
+    catalogue_page,
+    shared_count,
+    term_counts,
+)
 from shared.db.targets import RESTAURANTS
 from shared.db.upserts import Staging
 from shared.settings import load_settings
@@ -102,17 +109,18 @@ def no_page_reads_a_table_whole(connection: Connection) -> None:
     terms_key = "PRIMARY KEY (term" if is_sqlite else "pk_restaurant_terms"
     for sort in SORTS:
         for wanted in (CatalogueFilter(), *COMMONLY):
-            walked = catalogue_page(wanted, sort=sort, after=None, by=None, limit=500)
+            walked = catalogue_page(wanted, sort=sort, after=None, by=(), limit=500)
             assert_indexed(plan(connection, walked.limit(21)), INDEXES[sort])
             last = connection.execute(walked).all()[-1]
             after = (last.position, last.id)
-            onward = catalogue_page(wanted, sort=sort, after=after, by=None, limit=21)
+            onward = catalogue_page(wanted, sort=sort, after=after, by=(), limit=21)
             found = plan(connection, onward)
             assert_indexed(found, INDEXES[sort])
             assert not is_sqlite or f"{INDEXES[sort]} (" in found, "a page is not sought from 1"
         for wanted in SELDOM:
-            by = wanted.terms()[0] if wanted.words or len(wanted.terms()) == 1 else None
-            by = by or wanted.terms()[1]
+            by = [
+                term for term in wanted.terms() if term.first in ("zyz", "zzyv", "@rare", "=fusion")
+            ]
             statement = catalogue_page(wanted, sort=sort, after=None, by=by, limit=21)
             assert_indexed(plan(connection, statement), terms_key)
     for wanted in (*SELDOM, *COMMONLY[1:]):
@@ -128,7 +136,7 @@ def both_ways_give_the_same_pages(connection: Connection) -> None:
                     connection.execute(
                         catalogue_page(wanted, sort=sort, after=after, by=by, limit=9)
                     ).all()
-                    for by in (None, *wanted.terms())
+                    for by in ((), wanted.terms(), *([term] for term in wanted.terms()))
                 ]
                 assert all(page == pages[0] for page in pages)
                 if len(pages[0]) < 9:
@@ -140,3 +148,11 @@ def counts_end_where_a_term_is_common(connection: Connection) -> None:
     wanted = CatalogueFilter(words=("zyz", "pizz", "nowhere"), city_key="rare", cuisine_key="thai")
     counts = connection.execute(term_counts(wanted.terms())).one()
     assert tuple(counts) == (20, RARE + 1, 0, 50, RARE + 1)
+    for terms, expected in (
+        (CatalogueFilter(cuisine_key="fusion", city_key="rare").terms(), 10),
+        (CatalogueFilter(words=("pizz", "kitch")).terms(), 0),
+        (CatalogueFilter(words=("no",), city_key="rome").terms(), RARE + 1),
+    ):
+        statement = shared_count(terms)
+        assert connection.execute(statement).scalar_one() == expected
+        assert_indexed(plan(connection, statement))
