@@ -118,9 +118,9 @@ class Guard:
         if not _has_one_host(request.headers):
             return None
         request.route = hot.template
-        status, fields, body = self._handled(hot.handler, scope, request)
-        fields = fields + self.own_fields(request, status)
-        return Answer(status, fields, body if method == "GET" else b"")
+        answer = self._handled(hot.handler, scope, request)
+        fields = answer.headers + self.own_fields(request, answer.status)
+        return Answer(answer.status, fields, answer.body if method == "GET" else b"")
 
     @property
     def is_draining(self) -> bool:
@@ -218,8 +218,9 @@ class Guard:
             (b"x-request-id", request.id),
             (b"x-process-time", b"%.6f" % seconds),
             (b"server-timing", b"app;dur=%.3f" % (seconds * 1000)),
-            *self._cross_origin.fields(request.headers),
         ]
+        if b"origin" in request.headers:
+            fields += self._cross_origin.fields(request.headers)
         if self._lifecycle.is_draining:
             fields.append(_CLOSE)
         return fields

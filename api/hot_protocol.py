@@ -20,7 +20,13 @@ from api.protocol import LimitedProtocol
 
 JOINED_BYTES = 16 * 1024  # bodies up to this size are copied behind their head, others are not
 
+MAX_KNOWN_URLS = 1024  # addresses that are asked again and again, and not taken apart again
+MAX_KNOWN_BYTES = 256
+
+_METHODS = {b"GET": "GET", b"HEAD": "HEAD"}
 _WITH_BODY = frozenset({b"content-length", b"transfer-encoding"})
+
+_known_urls: dict[bytes, tuple[str, bytes]] = {}
 
 
 class HotProtocol(LimitedProtocol):
@@ -68,32 +74,29 @@ class HotProtocol(LimitedProtocol):
 
     def _answer_at_once(self) -> Answer | None:
         url, parser = self.url, self.parser
+        known = _known_urls.get(url) or _take_apart(url)
         cycle: RequestResponseCycle | None = self.cycle
-        method = parser.get_method()
         if (
-            self._guard.is_draining
-            or (method != b"GET" and method != b"HEAD")  # noqa: PLR1714 - a set takes longer
+            known is None
+            or self._guard.is_draining
             or not (cycle is None or cycle.response_complete)
             # What is not sent yet came in the same piece, or the client does not read.
             or self.transport.get_write_buffer_size()
             or self.transport.is_closing()
             or not parser.should_keep_alive()
             or parser.should_upgrade()
-            or parser.get_http_version() != "1.1"
             or self.expect_100_continue
-            or not url.isascii()
-            or b"%" in url.partition(b"?")[0]
-            or b"#" in url
         ):
+            return None
+        method = _METHODS.get(parser.get_method())
+        if method is None or parser.get_http_version() != "1.1":
             return None
         for name, _ in self.headers:
             if name in _WITH_BODY:
                 return None
-        path, _, query = url.partition(b"?")
         scope: Any = self.scope
-        scope["method"] = method.decode("ascii")
-        scope["path"] = path.decode("ascii")
-        scope["query_string"] = query
+        scope["method"] = method
+        scope["path"], scope["query_string"] = known
         return self._guard.at_once(scope)
 
     def _await_next(self) -> None:
@@ -104,7 +107,8 @@ class HotProtocol(LimitedProtocol):
 
     def _unset_keepalive_if_required(self) -> None:
         self._idle_since = None
-        super()._unset_keepalive_if_required()
+        if self.timeout_keep_alive_task is not None:
+            super()._unset_keepalive_if_required()
 
     def _on_idle(self) -> None:
         self._idle_timer = None
@@ -115,6 +119,17 @@ class HotProtocol(LimitedProtocol):
             self._idle_timer = self.loop.call_later(left, self._on_idle)
         else:
             self.timeout_keep_alive_handler()
+
+
+def _take_apart(url: bytes) -> tuple[str, bytes] | None:
+    """Path and query; None for what only the server's own parser reads rightly."""
+    path, _, query = url.partition(b"?")
+    if not url.isascii() or b"%" in path or b"#" in url:
+        return None
+    parts = path.decode("ascii"), query
+    if len(url) <= MAX_KNOWN_BYTES and len(_known_urls) < MAX_KNOWN_URLS:
+        _known_urls[url] = parts
+    return parts
 
 
 def _head(answer: Answer, defaults: list[HeaderField]) -> bytes:
