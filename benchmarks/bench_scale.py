@@ -136,6 +136,9 @@ def _shop(server: PostgresServer, size: Size) -> str:
         with connection.cursor() as cursor:
             cursor.execute("SELECT 1 FROM pg_database WHERE datname = %s", (size.name,))
             if cursor.fetchone():
+                # A release may have moved the schema on since it was kept.
+                with tempfile.TemporaryDirectory(prefix="tastematch-bench-") as folder:
+                    _run(_environment(server.url(size.name), None, Path(folder)), "migrate")
                 return server.url(size.name)
             print(f"generating {size.orders:,} orders", file=sys.stderr, flush=True)
             url = server.databases.create_database(prefix="unfinished")

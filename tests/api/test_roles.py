@@ -25,6 +25,7 @@ MATRIX = {
     "/api/recommendations/detailed": MINE,
     "/api/users/{user_id}/recommendations": OF_USER,
     "/api/users/{user_id}/recommendations/detailed": OF_USER,
+    "/api/restaurants": EVERYONE,
     "/api/restaurants/metadata": EVERYONE,
     "/api/restaurants/{restaurant_id}": dict.fromkeys(EVERYONE, 404),
     "/api/restaurants/{restaurant_id}/similar": EVERYONE,
