@@ -42,6 +42,7 @@ HEALTH_SECONDS = 5.0
 FIRST_WAIT_SECONDS = 0.2
 MAX_WAIT_SECONDS = 5.0
 CLOSE_SECONDS = 2.5
+CANCEL_SECONDS = 1.0
 MAX_MEMBERS = 1000
 
 log = get_logger("worker.arq_worker")
@@ -124,8 +125,12 @@ async def _until_failure(
         await runner.idle()
         if worker.tasks:
             await asyncio.wait(worker.tasks.values(), timeout=CLOSE_SECONDS)
-    for task in tasks:
-        task.cancel()
+    pending: set[asyncio.Task[Any]] = set(tasks)
+    while pending:
+        # More than once: a cancellation that meets the end of a wait inside arq can be swallowed.
+        for task in pending:
+            task.cancel()
+        _, pending = await asyncio.wait(pending, timeout=CANCEL_SECONDS)
     results = await asyncio.gather(*tasks, return_exceptions=True)
     return next((each for each in results if isinstance(each, Exception)), None)
 

@@ -250,7 +250,7 @@ def test_a_stopped_worker_gives_its_job_to_the_next(shop: Shop, number: signal.S
 
     second = shop.started_worker(name="second")
     shop.until_state(job, "succeeded")
-    assert second.stop(number=number) == 0
+    assert second.stop(number=number) == 0, second.log_tail()
 
 
 def test_a_message_outlives_an_orderly_stop(redis_shop: tuple[Shop, RedisServer]) -> None:
