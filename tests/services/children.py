@@ -134,12 +134,12 @@ class Child:
         return "\n".join(parts)
 
     def descendants(self) -> list[psutil.Process]:
-        """Returns the processes that it started, and those that they started."""
+        """Returns those still running of the processes that it started, and that they started."""
         try:
             found: list[psutil.Process] = psutil.Process(self.pid).children(recursive=True)
         except psutil.NoSuchProcess:
             return []
-        return found
+        return [process for process in found if is_alive(process)]
 
     def send(self, number: signal.Signals) -> None:
         """Sends a signal to the process itself, which may end by it."""
