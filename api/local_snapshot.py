@@ -27,6 +27,7 @@ from shared.snapshot.attributes import Attributes, decode_cuisines
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.metadata_history import PART as HISTORY_PART
 from shared.snapshot.metadata_history import read_metadata_history
+from shared.snapshot.names import MAX_NAMES_BYTES, decode_names
 
 REQUIRED_PARTS = (
     "restaurants",
@@ -46,7 +47,6 @@ YOUNG_PARTS = (*RANKING_PARTS, *COLUMN_PARTS, HISTORY_PART)
 ENCODED_PARTS = {b"zstd": "metadata.zst", b"br": "metadata.br", b"gzip": "metadata.gz"}
 SOURCES = ("personal", "preferences", "popular-city", "popular")
 
-MAX_CITIES_BYTES = 16 * 1024**2
 PARSED_AT_ONCE = 500  # restaurants
 
 PRIVATE_CACHE: HeaderField = (b"cache-control", b"private, no-cache")
@@ -209,16 +209,6 @@ def _mapped(path: Path, *, is_read_ahead: bool = False) -> memoryview:
 
 
 def _read_cities(path: Path) -> list[str | None]:
-    if path.stat().st_size > MAX_CITIES_BYTES:
+    if path.stat().st_size > MAX_NAMES_BYTES:
         raise SnapshotDamaged("the cities part is larger than any list of cities")
-    try:
-        names = orjson.loads(path.read_bytes())
-    except ValueError:
-        names = None
-    if (
-        not isinstance(names, list)
-        or names[:1] != [None]
-        or not all(isinstance(name, str) for name in names[1:])
-    ):
-        raise SnapshotDamaged("the cities part is not a list of names")
-    return names
+    return decode_names(path.read_bytes(), part="cities")

@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from shared.snapshot.names import encode_names
 from worker import lists, memory, public_lists
 from worker.catalogue import write_catalogue
 from worker.executors import Workers
@@ -38,7 +38,7 @@ def write_lists(
 ) -> lists.UserCounts:
     """Writes all parts but the metadata."""
     write_catalogue(found.catalogue, folder)
-    (folder / "cities").write_bytes(orjson.dumps(found.cities.names))
+    (folder / "cities").write_bytes(encode_names(found.cities.names))
     public_lists.write_public_lists(
         ranked.scores,
         found.builder.activity,

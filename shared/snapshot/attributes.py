@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, BinaryIO
 
-import orjson
-
 from shared.errors import SnapshotDamaged
+from shared.snapshot.names import decode_names, encode_names
 from shared.snapshot.sections import cut_sections, length_of, write_part
 
 if TYPE_CHECKING:
@@ -20,9 +19,6 @@ if TYPE_CHECKING:
 KIND_ATTRIBUTES = 9
 
 NO_CUISINE = 0
-NO_PRICE = 0
-
-MAX_CUISINES_BYTES = 16 * 1024**2
 
 
 def write_attributes(
@@ -58,23 +54,12 @@ def write_attributes(
 
 def encode_cuisines(names: Sequence[str | None]) -> bytes:
     """The part `cuisines`: what restaurants of each code have, `|`-separated; code 0 is none."""
-    assert names[0] is None
-    return orjson.dumps(names)
+    return encode_names(names)
 
 
 def decode_cuisines(data: bytes) -> list[str | None]:
     """Raises SnapshotDamaged."""
-    try:
-        names = orjson.loads(data) if len(data) <= MAX_CUISINES_BYTES else None
-    except ValueError:
-        names = None
-    if (
-        not isinstance(names, list)
-        or names[:1] != [None]
-        or not all(isinstance(name, str) for name in names[1:])
-    ):
-        raise SnapshotDamaged("the cuisines part is not a list of names")
-    return names
+    return decode_names(data, part="cuisines")
 
 
 class Attributes:
