@@ -1,5 +1,8 @@
 """The restaurants of a run in columns, and the parts of a snapshot that hold the active ones."""
 
+import math
+import sys
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +12,8 @@ from numpy.typing import NDArray
 
 from shared.snapshot.attributes import NO_CUISINE, encode_cuisines, write_attributes
 from shared.snapshot.format import ordinal_width, write_restaurants
+from worker.extract import RestaurantRow
+from worker.ranking.activity import NEVER
 from worker.ranking.surroundings import RestaurantFacts
 
 
@@ -46,6 +51,39 @@ class Catalogue:
     @property
     def width(self) -> int:
         return ordinal_width(int(np.count_nonzero(self.is_active)))
+
+
+class CatalogueColumns:
+    """Gathers the columns of a catalogue, row by row in the order of ids."""
+
+    def __init__(self) -> None:
+        self._ids, self._created = array("q"), array("q")
+        self._cities, self._active, self._prices = array("H"), array("B"), array("B")
+        self._latitudes, self._longitudes = array("f"), array("f")
+        self._cuisines: list[str | None] = []
+
+    def add(self, row: RestaurantRow, *, city: int) -> None:
+        """city: its code."""
+        self._ids.append(row.id)
+        self._cities.append(city)
+        self._active.append(row.is_active)
+        self._cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
+        self._prices.append(row.price_range or 0)
+        self._latitudes.append(math.nan if row.latitude is None else row.latitude)
+        self._longitudes.append(math.nan if row.longitude is None else row.longitude)
+        self._created.append(NEVER if row.created_seconds is None else row.created_seconds)
+
+    def catalogue(self) -> Catalogue:
+        return Catalogue(
+            ids=np.array(self._ids, np.int64),
+            cities=np.array(self._cities, np.uint16),
+            is_active=np.array(self._active, np.bool_),
+            cuisines=self._cuisines,
+            price_ranges=np.array(self._prices, np.uint8),
+            latitudes=np.array(self._latitudes, np.float32),
+            longitudes=np.array(self._longitudes, np.float32),
+            created_seconds=np.clip(np.array(self._created, np.int64), 0, NEVER),
+        )
 
 
 def cuisine_codes(cuisines: Sequence[str | None]) -> NDArray[np.int32]:

@@ -27,10 +27,10 @@ from worker.executors import Workers
 from worker.extract import UserColumns
 from worker.inputs import plan_of
 from worker.memory import Plan
-from worker.model import MAX_FITTED_USERS
+from worker.model import MAX_FITTED_USERS, release_models
 from worker.order_log import OrderLog
 from worker.order_sample import OrderSample
-from worker.ranker import forget_ranker, replace_weights
+from worker.ranker import replace_weights
 from worker.ranking.blend_fit import MIN_TARGETS, FittedBlend, Trial
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
 from worker.ranking.id_hash import hash_ids
@@ -79,7 +79,7 @@ def measure_quality(
             sample.log, shop, settings, folder, workers=workers, on_progress=on_progress
         )
     finally:
-        forget_ranker()
+        release_models()
         shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -4,27 +4,22 @@ Reads through `extract.py` and hands each stream to what keeps it: the matrix bu
 of the catalogue, the file of the metadata projection.
 """
 
-import math
-import sys
-from array import array
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
-import numpy as np
 from sqlalchemy import Connection, Engine
 
 from shared.db.schema import check_schema
 from shared.errors import JobFailed
 from shared.settings import Settings
 from worker import extract, lists, memory, projection
-from worker.catalogue import Catalogue
+from worker.catalogue import Catalogue, CatalogueColumns
 from worker.executors import thread_count
 from worker.order_sample import OrderSample
 from worker.progress import Progress
-from worker.ranking.activity import NEVER
 from worker.ranking.discovery import rank_for
 from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
@@ -124,35 +119,12 @@ def _catalogue(
     skipped: Counter[str],
 ) -> tuple[Catalogue, projection.Projection]:
     """Reads the restaurants once: columns stay, the metadata document goes to its file."""
-    ids: list[int] = []
-    codes: list[int] = []
-    active: list[bool] = []
-    cuisines: list[str | None] = []
-    prices: list[int] = []
-    created = array("q")
-    latitudes, longitudes = array("f"), array("f")
+    columns = CatalogueColumns()
 
     def noted() -> Iterator[extract.RestaurantRow]:
         for row in extract.restaurants(connection, block_rows=chosen.extract_rows, skipped=skipped):
-            ids.append(row.id)
-            codes.append(cities.add(row.city))
-            active.append(row.is_active)
-            cuisines.append(sys.intern(row.cuisine_type) if row.cuisine_type else None)
-            prices.append(row.price_range or 0)
-            latitudes.append(math.nan if row.latitude is None else row.latitude)
-            longitudes.append(math.nan if row.longitude is None else row.longitude)
-            created.append(NEVER if row.created_seconds is None else row.created_seconds)
+            columns.add(row, city=cities.add(row.city))
             yield row
 
     shown = projection.write_metadata(noted(), folder)
-    catalogue = Catalogue(
-        ids=np.array(ids, np.int64),
-        cities=np.array(codes, np.uint16),
-        is_active=np.array(active, np.bool_),
-        cuisines=cuisines,
-        price_ranges=np.array(prices, np.uint8),
-        latitudes=np.array(latitudes, np.float32),
-        longitudes=np.array(longitudes, np.float32),
-        created_seconds=np.clip(np.array(created, np.int64), 0, NEVER),
-    )
-    return catalogue, shown
+    return columns.catalogue(), shown

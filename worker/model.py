@@ -8,14 +8,15 @@ from numpy.typing import NDArray
 
 from worker.executors import Workers
 from worker.memory import Plan
-from worker.ranker import load_ranker, save_surroundings
+from worker.ranker import load_ranker, save_surroundings, score_histories
 from worker.ranking.array_files import load_matrix
-from worker.ranking.blend_fit import FittedBlend, fit_blend, select_users
+from worker.ranking.blend_fit import FittedBlend, fit_blend
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.discovery import fit_discovery
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import RECENCY_HALF_LIFE_DAYS, entry_bounds, weighted_histories
+from worker.ranking.ragged import select_users
+from worker.ranking.scoring import entry_bounds
 from worker.ranking.surroundings import RestaurantFacts, surround
 from worker.user_records import load_block_inputs
 
@@ -38,7 +39,31 @@ def fit_model(
 
     Returns the graph as the ranker of this process has it mapped.
     """
-    graph = fit_discovery(
+    fit_filter(
+        matrix,
+        folder,
+        is_candidate=facts.is_candidate,
+        plan=plan,
+        workers=workers,
+        on_rows=on_rows,
+    )
+    save_surroundings(surround(matrix, facts), weights, folder)
+    del matrix
+    release_models()
+    return load_ranker(folder).graph
+
+
+def fit_filter(
+    matrix: InteractionMatrix,
+    folder: Path,
+    *,
+    is_candidate: NDArray[np.bool_],
+    plan: Plan,
+    workers: Workers,
+    on_rows: Callable[[int], None] = lambda rows: None,
+) -> ItemGraph:
+    """The item filter alone, in the sizes of a plan; parameters as `fit_discovery` takes them."""
+    return fit_discovery(
         matrix,
         folder,
         k=plan.k,
@@ -47,14 +72,9 @@ def fit_model(
         ahead=workers.ahead,
         item_block=plan.item_block,
         block_entries=plan.block_entries,
-        is_candidate=facts.is_candidate,
+        is_candidate=is_candidate,
         on_rows=on_rows,
     )
-    del graph
-    save_surroundings(surround(matrix, facts), weights, folder)
-    del matrix
-    release_models()
-    return load_ranker(folder).graph
 
 
 def release_models() -> None:
@@ -84,10 +104,9 @@ def fit_weights(
         users = np.arange(0, len(targets), step)
         histories = select_users(histories, users)
         targets, user_cities = targets[users], user_cities[users]
-    points = weighted_histories(histories, 0, len(targets), half_life_days=RECENCY_HALF_LIFE_DAYS)
     return fit_blend(
         histories,
-        points @ ranker.scores_of,
+        score_histories(ranker, histories, 0, len(targets)),
         targets=targets,
         user_cities=user_cities,
         surroundings=ranker.surroundings,

@@ -7,7 +7,6 @@ ends when its stdin is closed, so that it never outlives the process that starte
 
 from __future__ import annotations
 
-import os
 import sys
 import threading
 from collections import Counter
@@ -38,6 +37,7 @@ from worker.held_out_quality import measure_quality
 from worker.inputs import plan_for, plan_of, read_inputs
 from worker.model import fit_model, release_models
 from worker.model_files import KeptModel, keep_model, prune_models
+from worker.parent import end_with_parent
 from worker.progress import Progress
 from worker.ranking import popularity
 from worker.ranking.array_files import load_matrix, save_matrix
@@ -95,7 +95,6 @@ def precompute(
                         workers=workers,
                         on_progress=progress.at,
                     )
-                    release_models()
                 with progress.stage("ranking"):
                     scores = popularity.popularity(load_matrix(model_folder))
                     release_models()
@@ -227,7 +226,7 @@ def main(
 
     bound_heap()
     if not only_plan:
-        threading.Thread(target=_end_with_parent, daemon=True).start()
+        end_with_parent()
     try:
         settings = load_settings()
         configure_logs(service="worker", level=log_level or settings.log_level)
@@ -269,14 +268,6 @@ def _owner_check(settings: Settings, job_id: str | None, owner: str | None) -> C
             engine.dispose()
 
     return check
-
-
-def _end_with_parent() -> None:
-    """Ends the process when the parent's end of stdin is closed."""
-    # Not through sys.stdin: its lock would be held by this thread when the interpreter ends.
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

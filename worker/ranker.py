@@ -13,9 +13,9 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
-from worker.ranking.blend import blend_block, order_again
+from worker.ranking.blend import blend_block
 from worker.ranking.blend_weights import BlendWeights
-from worker.ranking.history import History
+from worker.ranking.history import History, order_again
 from worker.ranking.item_model import ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import Places
@@ -52,11 +52,6 @@ def save_surroundings(surroundings: Surroundings, weights: BlendWeights, folder:
 def replace_weights(weights: BlendWeights, folder: Path) -> None:
     """Other weights for a model that is there already."""
     save_fields(folder, "weights", weights)
-    forget_ranker()
-
-
-def forget_ranker() -> None:
-    """Lets go of the maps, so that their pages and files can go."""
     load_ranker.cache_clear()
 
 
@@ -77,6 +72,14 @@ def load_ranker(folder: Path) -> Ranker:
     )
 
 
+def score_histories(
+    ranker: Ranker, matrix: InteractionMatrix, start: int, stop: int
+) -> scipy.sparse.csr_array:
+    """What the histories of the users from row `start` to `stop` point to, (users, restaurants)."""
+    histories = weighted_histories(matrix, start, stop, half_life_days=RECENCY_HALF_LIFE_DAYS)
+    return histories @ ranker.scores_of
+
+
 def rank_users(
     ranker: Ranker, matrix: InteractionMatrix, cities: NDArray[np.uint16], *, start: int, n: int
 ) -> tuple[RankedBlock, RankedBlock, History]:
@@ -84,12 +87,10 @@ def rank_users(
 
     matrix: everybody's histories, or those of a few users. cities: codes, shape (users ranked,).
     """
-    stop = start + len(cities)
-    histories = weighted_histories(matrix, start, stop, half_life_days=RECENCY_HALF_LIFE_DAYS)
     history = order_again(matrix, first_user=start, users=len(cities))
     for_you, discover = blend_block(
         matrix,
-        histories @ ranker.scores_of,
+        score_histories(ranker, matrix, start, start + len(cities)),
         first_user=start,
         user_cities=cities,
         surroundings=ranker.surroundings,

@@ -16,6 +16,7 @@ from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFEREN
 from worker.ranker import load_ranker, rank_users
 from worker.ranking.array_files import load_fields, load_matrix
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.ragged import spans
 from worker.ranking.scoring import (
     RankedBlock,
 )
@@ -84,8 +85,7 @@ def rank_block(folder: Path, start: int, stop: int) -> Records:
     ordinals = task.ordinals.astype(packed.dtype)
     _place(packed, begins + 2, for_you, ordinals)
     _place(packed, begins + 2 + first, discover, ordinals)
-    places = np.arange(len(again.rows)) + np.repeat(ends - repeats - again.indptr[:-1], repeats)
-    packed[places] = ordinals[again.rows]
+    packed[spans(ends - repeats, repeats)] = ordinals[again.rows]
     for user in np.flatnonzero(heads != NO_HEAD):
         head = task.head_rows[task.head_indptr[heads[user]] : task.head_indptr[heads[user] + 1]]
         packed[begins[user] + 2 : ends[user]] = np.tile(ordinals[head], 2)

@@ -4,9 +4,7 @@ Each algorithm has a process of its own, so that its seconds and its peak memory
 speaks JSON lines on stdout (`progress`, then `done` or `error`) and ends when its stdin is closed.
 """
 
-import os
 import sys
-import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -23,6 +21,7 @@ from shared.settings import Settings, load_settings
 from worker.evaluation import database, held_out, lightgcn, trial
 from worker.heap import bound_heap
 from worker.inputs import plan_for
+from worker.parent import end_with_parent
 
 LIGHTGCN = "lightgcn"
 TELL_SECONDS = 0.2
@@ -91,7 +90,7 @@ STEPS = {"folder": read_folder, "database": read_database, "algorithm": run_algo
 @click.argument("order")
 def main(order: str) -> None:
     bound_heap()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     try:
         settings = load_settings()
         configure_logs(service="worker", level="ERROR")
@@ -127,14 +126,6 @@ def _progress() -> OnProgress:
 def _tell(event: dict[str, Any]) -> None:
     sys.stdout.buffer.write(orjson.dumps(event) + b"\n")
     sys.stdout.buffer.flush()
-
-
-def _end_with_parent() -> None:
-    """Ends the process when the parent's end of stdin is closed."""
-    # Not through sys.stdin: its lock would be held by this thread when the interpreter ends.
-    while os.read(0, 4096):
-        pass
-    os._exit(1)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,5 @@
 """Reads a database into splits: one read transaction, then everything from a scratch file."""
 
-import math
-from array import array
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -9,16 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-from sqlalchemy import Connection
-
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
 from shared.errors import TasteMatchError
 from shared.settings import Settings
 from worker import extract
-from worker.catalogue import cuisine_codes
+from worker.catalogue import CatalogueColumns
 from worker.evaluation import held_out, splits
 from worker.evaluation.context import Shop
 from worker.order_log import OrderLog
@@ -67,12 +61,15 @@ def write_splits(
             check_schema(connection)
             counts = extract.counts(connection)
             cities = extract.Cities()
-            restaurant_ids, facts = _restaurants(connection, cities, skipped)
+            columns = CatalogueColumns()
+            for row in extract.restaurants(connection, block_rows=EXTRACT_ROWS, skipped=skipped):
+                columns.add(row, city=cities.add(row.city))
+            catalogue = columns.catalogue()
             users = extract.users(connection, cities, block_rows=EXTRACT_ROWS)
             with OrderLog(
                 folder / "orders",
                 user_ids=users.ids,
-                restaurant_ids=restaurant_ids,
+                restaurant_ids=catalogue.ids,
             ) as log:
                 read = 0
                 for block in extract.orders(
@@ -85,7 +82,7 @@ def write_splits(
         engine.dispose()
     if not log.orders:
         raise TasteMatchError("there are no orders to evaluate: import some first")
-    shop = Shop(user_cities=users.cities, facts=facts)
+    shop = Shop(user_cities=users.cities, facts=catalogue.facts)
     _save_shop(shop, folder)
     described = {}
     for number, (view, described_view) in enumerate(
@@ -103,7 +100,7 @@ def write_splits(
     return {
         "counts": {
             "users": len(users.ids),
-            "restaurants": len(restaurant_ids),
+            "restaurants": len(catalogue.ids),
             "orders": log.orders,
         },
         "splits": described,
@@ -122,29 +119,6 @@ def load_shop(folder: Path) -> Shop:
 def _save_shop(shop: Shop, folder: Path) -> None:
     save_array(folder / _USER_CITIES, shop.user_cities)
     save_fields(folder, _FACTS, shop.facts)
-
-
-def _restaurants(
-    connection: Connection, cities: extract.Cities, skipped: Counter[str]
-) -> tuple[NDArray[np.int64], RestaurantFacts]:
-    """Ids of all restaurants, shape (restaurants,), and what is known of them."""
-    ids, codes, active = array("q"), array("H"), array("b")
-    latitudes, longitudes = array("f"), array("f")
-    cuisines: list[str | None] = []
-    for row in extract.restaurants(connection, block_rows=EXTRACT_ROWS, skipped=skipped):
-        ids.append(row.id)
-        codes.append(cities.add(row.city))
-        active.append(row.is_active)
-        latitudes.append(math.nan if row.latitude is None else row.latitude)
-        longitudes.append(math.nan if row.longitude is None else row.longitude)
-        cuisines.append(row.cuisine_type)
-    return np.array(ids, np.int64), RestaurantFacts(
-        city_codes=np.array(codes, np.uint16),
-        latitudes=np.array(latitudes, np.float32),
-        longitudes=np.array(longitudes, np.float32),
-        cuisine_codes=cuisine_codes(cuisines),
-        is_candidate=np.array(active, np.bool_),
-    )
 
 
 def _write_views(

@@ -3,24 +3,16 @@
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
+from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.ragged import pick_rows, select_users
 
-_MATRIX_ARRAYS = (
-    "user_ids",
-    "restaurant_ids",
-    "indptr",
-    "restaurants",
-    "repeats",
-    "newest_days",
-)
+_MATRIX = "matrix"
 _OWN_ARRAYS = ("users", "indptr", "targets", "is_new", "orders", "restaurant_orders")
-_MATRIX_FILE = "matrix.json"
 _IS_NEW_BLOCK = 4096
 
 
@@ -47,25 +39,6 @@ class HeldOut:
         return select_users(self.train, self.users)
 
 
-def select_users(matrix: InteractionMatrix, users: NDArray[np.int32]) -> InteractionMatrix:
-    """The rows of some users, ascending, as a matrix of its own; itself when they are all."""
-    if len(users) == len(matrix.user_ids):
-        return matrix
-    lengths = np.diff(matrix.indptr)[users]
-    indptr = np.zeros(len(users) + 1, np.int64)
-    np.cumsum(lengths, out=indptr[1:])
-    places = np.repeat(matrix.indptr[users] - indptr[:-1], lengths)
-    places += np.arange(len(places))
-    return dataclasses.replace(
-        matrix,
-        user_ids=matrix.user_ids[users],
-        indptr=indptr,
-        restaurants=matrix.restaurants[places],
-        repeats=matrix.repeats[places],
-        newest_days=matrix.newest_days[places],
-    )
-
-
 def sample_users(held_out: HeldOut, *, limit: int, seed: int) -> HeldOut:
     """At most `limit` of the asked users, drawn by the seed; the interactions stay whole."""
     if len(held_out.users) <= limit:
@@ -77,11 +50,7 @@ def sample_users(held_out: HeldOut, *, limit: int, seed: int) -> HeldOut:
 
 def take_users(held_out: HeldOut, chosen: NDArray[np.integer]) -> HeldOut:
     """Some of the asked users by their place among them, ascending."""
-    lengths = np.diff(held_out.indptr)[chosen]
-    indptr = np.zeros(len(chosen) + 1, np.int64)
-    np.cumsum(lengths, out=indptr[1:])
-    places = np.repeat(held_out.indptr[chosen] - indptr[:-1], lengths)
-    places += np.arange(len(places))
+    indptr, places = pick_rows(held_out.indptr, chosen)
     return dataclasses.replace(
         held_out,
         users=held_out.users[chosen],
@@ -110,29 +79,12 @@ def mark_new(
 
 def save(held_out: HeldOut, folder: Path) -> None:
     folder.mkdir(parents=True)
-    train = held_out.train
-    for name in _MATRIX_ARRAYS:
-        np.save(folder / f"matrix-{name}.npy", getattr(train, name), allow_pickle=False)
+    save_fields(folder, _MATRIX, held_out.train)
     for name in _OWN_ARRAYS:
-        np.save(folder / f"{name}.npy", getattr(held_out, name), allow_pickle=False)
-    numbers = {
-        "as_of_seconds": train.as_of_seconds,
-        # JSON has no infinity: none is written for a half-life without an end.
-        "half_life_days": train.half_life_days if np.isfinite(train.half_life_days) else None,
-        "orders": train.orders,
-        "skipped": train.skipped,
-    }
-    (folder / _MATRIX_FILE).write_bytes(orjson.dumps(numbers))
+        save_array(folder / name, getattr(held_out, name))
 
 
 def load(folder: Path) -> HeldOut:
-    numbers = orjson.loads((folder / _MATRIX_FILE).read_bytes())
-    if numbers["half_life_days"] is None:
-        numbers["half_life_days"] = np.inf
-    matrix = {name: _array(folder / f"matrix-{name}.npy") for name in _MATRIX_ARRAYS}
-    own = {name: _array(folder / f"{name}.npy") for name in _OWN_ARRAYS}
-    return HeldOut(train=InteractionMatrix(**matrix, **numbers), **own)
-
-
-def _array(path: Path) -> Any:
-    return np.load(path, allow_pickle=False)
+    """What `save` wrote, mapped."""
+    train = load_fields(folder, _MATRIX, InteractionMatrix)
+    return HeldOut(train=train, **{name: load_array(folder / name) for name in _OWN_ARRAYS})

@@ -14,12 +14,11 @@ from worker.evaluation.context import Context, ListName, Rank, Shop
 from worker.evaluation.held_out import HeldOut, sample_users, take_users
 from worker.executors import Workers
 from worker.memory import Plan
-from worker.model import MAX_FITTED_USERS, fit_model, fit_weights
+from worker.model import MAX_FITTED_USERS, fit_filter, fit_model, fit_weights
 from worker.ranker import load_ranker, rank_users
 from worker.ranking.array_files import save_matrix
 from worker.ranking.blend_fit import FittedBlend
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
-from worker.ranking.discovery import fit_discovery
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import RankedBlock, cut_users, score_users
 from worker.ranking.surroundings import RestaurantFacts
@@ -109,15 +108,12 @@ def rank_with(folder: Path, matrix: InteractionMatrix, context: Context) -> Rank
 
 def _fit_filter_alone(matrix: InteractionMatrix, context: Context, workers: Workers) -> Rank:
     folder = _new_folder(context.folder)
-    graph = fit_discovery(
+    graph = fit_filter(
         save_matrix(matrix, folder),
         folder,
-        k=context.plan.k,
-        rank=context.plan.rank,
-        executor=workers.executor,
-        item_block=context.plan.item_block,
-        block_entries=context.plan.block_entries,
         is_candidate=context.is_candidate,
+        plan=context.plan,
+        workers=workers,
     )
 
     def rank(list_name: ListName) -> Iterator[RankedBlock]:

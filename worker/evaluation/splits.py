@@ -17,9 +17,6 @@ from worker.evaluation.held_out import HeldOut, mark_new
 from worker.order_log import OrderLog, OrderRows
 from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
-TRAIN_SHARE = 0.8
-VALIDATION_SHARE = 0.1
-
 _NEVER = np.uint64(0xFFFFFFFF_FFFFFFFF)
 _SECONDS_BITS = np.uint64(32)
 

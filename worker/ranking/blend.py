@@ -24,19 +24,15 @@ from numpy.typing import NDArray
 
 from worker.ranking import sort_keys
 from worker.ranking.blend_weights import BlendWeights
-from worker.ranking.blocks import cut_blocks
 from worker.ranking.diversity import LOOK_AHEAD, spread_order
-from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather, telling
+from worker.ranking.evidence import Evidence, evidence_blocks
 from worker.ranking.history import History, order_again
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.ragged import spans
 from worker.ranking.scoring import RankedBlock
 from worker.ranking.surroundings import Surroundings
 
-BLOCK_ENTRIES = 1 << 16
-"""Candidates weighed at a time, about 60 bytes each."""
 TEN = 10
-
-__all__ = ["History", "blend_block", "order_again", "scores"]
 
 
 def blend_block(
@@ -62,22 +58,15 @@ def blend_block(
     users = collaborative.shape[0]
     depth = max(n, LOOK_AHEAD)
     discover = np.full((users, depth), sort_keys.NOTHING)
-    points = telling(collaborative)
     if history is None:
         history = order_again(matrix, first_user=first_user, users=users)
-    slots = empty_slots(surroundings, users)
-    bounds = entry_bounds(points, surroundings)
-    for start, stop in cut_blocks(
-        bounds, max_rows=surroundings.max_users, max_entries=BLOCK_ENTRIES
+    for start, stop, evidence in evidence_blocks(
+        matrix,
+        collaborative,
+        history=history,
+        user_cities=user_cities,
+        surroundings=surroundings,
     ):
-        evidence = gather(
-            matrix,
-            points.part(start, stop),
-            own=history.part(start, stop),
-            user_cities=user_cities[start:stop],
-            surroundings=surroundings,
-            slots=slots,
-        )
         _rank(scores(evidence, weights), evidence, discover[start:stop])
     discover[np.diff(history.indptr) == 0] = sort_keys.NOTHING
     discover[~sort_keys.is_positive(discover)] = sort_keys.NOTHING
@@ -121,9 +110,8 @@ def _rank(totals: NDArray[np.float32], evidence: Evidence, chosen: NDArray[np.ui
     keys.sort()
     starts = sort_keys.group_starts(keys, users)
     sizes = np.minimum(np.diff(starts), n)
-    places = np.repeat(starts[:-1] - (np.cumsum(sizes) - sizes), sizes) + np.arange(sizes.sum())
     is_ranked = np.arange(n) < sizes[:, np.newaxis]
-    chosen[is_ranked] = sort_keys.ungrouped(keys.take(places))
+    chosen[is_ranked] = sort_keys.ungrouped(keys.take(spans(starts[:-1], sizes)))
 
 
 def _alternate(

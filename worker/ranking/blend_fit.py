@@ -14,12 +14,12 @@ import numpy as np
 import scipy.sparse
 from numpy.typing import NDArray
 
-from worker.ranking.blend import BLOCK_ENTRIES, scores
+from worker.ranking.blend import scores
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
-from worker.ranking.blocks import cut_blocks
-from worker.ranking.evidence import Evidence, empty_slots, entry_bounds, gather, telling
+from worker.ranking.evidence import Evidence, evidence_blocks
 from worker.ranking.history import order_again
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.ragged import select_users
 from worker.ranking.surroundings import Surroundings
 
 MIN_TARGETS = 200
@@ -51,22 +51,6 @@ class FittedBlend:
     """The defaults first; none where there were too few targets."""
 
 
-def select_users(matrix: InteractionMatrix, users: NDArray[np.int64]) -> InteractionMatrix:
-    """The rows of some users, ascending: a matrix of its own for a sample. Shape (sample,)."""
-    sizes = np.diff(matrix.indptr)[users]
-    indptr = np.zeros(len(users) + 1, np.int64)
-    np.cumsum(sizes, out=indptr[1:])
-    entries = np.repeat(matrix.indptr[users] - indptr[:-1], sizes) + np.arange(indptr[-1])
-    return replace(
-        matrix,
-        user_ids=matrix.user_ids[users],
-        indptr=indptr,
-        restaurants=matrix.restaurants[entries],
-        repeats=matrix.repeats[entries],
-        newest_days=matrix.newest_days[entries],
-    )
-
-
 def fit_blend(
     matrix: InteractionMatrix,
     collaborative: scipy.sparse.csr_array,
@@ -91,22 +75,13 @@ def fit_blend(
     matrix = select_users(matrix, counted)
     collaborative = collaborative[counted]
     user_cities, targets = user_cities[counted], targets[counted]
-    points = telling(collaborative)
-    history = order_again(matrix, first_user=0, users=len(counted))
-    slots = empty_slots(surroundings, len(counted))
-    for start, stop in cut_blocks(
-        entry_bounds(points, surroundings),
-        max_rows=surroundings.max_users,
-        max_entries=BLOCK_ENTRIES,
+    for start, stop, evidence in evidence_blocks(
+        matrix,
+        collaborative,
+        history=order_again(matrix, first_user=0, users=len(counted)),
+        user_cities=user_cities,
+        surroundings=surroundings,
     ):
-        evidence = gather(
-            matrix,
-            points.part(start, stop),
-            own=history.part(start, stop),
-            user_cities=user_cities[start:stop],
-            surroundings=surroundings,
-            slots=slots,
-        )
         for number, place in enumerate(_places(evidence, targets[start:stop], grid)):
             places[number, start:stop] = place
     gains = np.where(places < _NDCG_LENGTH, 1 / np.log2(places + 2.0), 0.0)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from worker.ranking.array_files import load_array, load_matrix, load_transposed, save_array
 from worker.ranking.blocks import cut_blocks
 from worker.ranking.matrix import InteractionMatrix, Transposed, transpose, user_degrees
+from worker.ranking.ragged import pick_rows
 
 _WEIGHT_UNIT = 2.0**-30
 
@@ -98,10 +99,7 @@ def _product(
     restaurants = len(matrix.restaurant_ids)
     total = scipy.sparse.csr_array((left.shape[0], restaurants), dtype=np.float64)
     for start, stop in cut_blocks(degrees, max_rows=len(users), max_entries=len(shared.ones)):
-        indptr = np.zeros(stop - start + 1, np.int64)
-        np.cumsum(degrees[start:stop], out=indptr[1:])
-        places = np.repeat(matrix.indptr[users[start:stop]] - indptr[:-1], degrees[start:stop])
-        places += np.arange(len(places))
+        indptr, places = pick_rows(matrix.indptr, users[start:stop])
         right = scipy.sparse.csr_array(
             (shared.ones[: len(places)], matrix.restaurants[places], indptr.astype(np.int32)),
             shape=(stop - start, restaurants),

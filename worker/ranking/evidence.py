@@ -6,6 +6,7 @@ around the user's foremost own restaurants. Blocks of users are computed at once
 user is made of that user's own entries, so no block changes it.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,14 +14,18 @@ import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking import popularity
+from worker.ranking.blocks import cut_blocks
 from worker.ranking.decay import decay
 from worker.ranking.diversity import NO_CUISINE
 from worker.ranking.history import History
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import NEARBY, Places, nearest_km
+from worker.ranking.ragged import spans
 from worker.ranking.surroundings import Surroundings
 
 TASTE_HALF_LIFE_DAYS = 365.0
+BLOCK_ENTRIES = 1 << 16
+"""Candidates weighed at a time, about 60 bytes each."""
 LEAST_POINTS = 0.02
 """Of a user's largest; what the history points to less is not looked at."""
 MAX_ANCHORS = 6
@@ -107,6 +112,40 @@ def telling(collaborative: scipy.sparse.csr_array) -> Points:
     )
 
 
+def evidence_blocks(
+    matrix: InteractionMatrix,
+    collaborative: scipy.sparse.csr_array,
+    *,
+    history: History,
+    user_cities: NDArray[np.uint16],
+    surroundings: Surroundings,
+) -> Iterator[tuple[int, int, Evidence]]:
+    """Yields (start, stop, evidence) of the users from the `start`-th to the `stop`-th.
+
+    collaborative: scores, sparse (users, restaurants). history: all that these users ordered.
+    user_cities: city codes, shape (users,).
+    """
+    points = telling(collaborative)
+    slots = empty_slots(surroundings, len(user_cities))
+    for start, stop in cut_blocks(
+        entry_bounds(points, surroundings),
+        max_rows=surroundings.max_users,
+        max_entries=BLOCK_ENTRIES,
+    ):
+        yield (
+            start,
+            stop,
+            gather(
+                matrix,
+                points.part(start, stop),
+                own=history.part(start, stop),
+                user_cities=user_cities[start:stop],
+                surroundings=surroundings,
+                slots=slots,
+            ),
+        )
+
+
 def gather(
     matrix: InteractionMatrix,
     points: Points,
@@ -171,7 +210,7 @@ def _anchors(
     rows = own_rows[is_known]
     user = np.repeat(np.arange(users), np.diff(own_indptr))[is_known]
     counts = np.bincount(user, minlength=users)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    place = spans(np.zeros(users, np.int64), counts)
     indptr = np.zeros(users + 1, np.int64)
     np.cumsum(np.minimum(counts, MAX_ANCHORS), out=indptr[1:])
     return rows[place < MAX_ANCHORS], indptr
@@ -200,8 +239,7 @@ def _heads(
     codes = np.where(indptr[codes + 1] > indptr[codes], codes, 0)
     sizes = indptr[codes + 1] - indptr[codes]
     users = np.repeat(np.arange(len(cities)), sizes)
-    places = np.arange(len(users)) + np.repeat(indptr[codes] - (np.cumsum(sizes) - sizes), sizes)
-    return users, surroundings.heads.take(places)
+    return users, surroundings.heads.take(spans(indptr[codes], sizes))
 
 
 def _first_of_equal(

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from worker.ranking import cooccurrence
 from worker.ranking.blocks import cut_blocks
 from worker.ranking.cooccurrence import SharedUsers
+from worker.ranking.ragged import pick_rows
 from worker.ranking.spectrum import Spectrum, column_slices
 
 SAMPLE_USERS = 256
@@ -82,19 +83,11 @@ def root_mean_squares(
     users = np.sort(random.permutation(users)[:most])
     if not len(users):
         return 1.0, 1.0
-    counts = shared.degrees[users]
-    places = np.concatenate(
-        [
-            shared.matrix.restaurants[a:b]
-            for a, b in zip(
-                shared.matrix.indptr[users], shared.matrix.indptr[users + 1], strict=True
-            )
-        ]
-    )
-    indptr = np.zeros(len(users) + 1, np.int32)
-    np.cumsum(counts, out=indptr[1:])
+    indptr, entries = pick_rows(shared.matrix.indptr, users)
+    places = shared.matrix.restaurants[entries]
     histories = scipy.sparse.csr_array(
-        (np.ones(len(places), np.float32), places, indptr), shape=(len(users), restaurants)
+        (np.ones(len(places), np.float32), places, indptr.astype(np.int32)),
+        shape=(len(users), restaurants),
     )
     graph = np.zeros((len(users), restaurants), np.float32)
     ordered = np.unique(places).astype(np.int64)

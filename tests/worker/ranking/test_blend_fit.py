@@ -3,8 +3,9 @@ import numpy as np
 from tests.worker.ranking.food import facts_of, no_points, points_of, small_world
 from tests.worker.ranking.small import NOON, dense_history, matrix_of, random_orders
 from worker.ranking.blend import blend_block
-from worker.ranking.blend_fit import MIN_TARGETS, fit_blend, select_users
+from worker.ranking.blend_fit import MIN_TARGETS, fit_blend
 from worker.ranking.blend_weights import DEFAULTS
+from worker.ranking.ragged import select_users
 from worker.ranking.surroundings import surround
 
 

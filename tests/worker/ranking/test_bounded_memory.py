@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import numpy as np
 from shared.peak_memory import peak_rss_mb
-from worker.ranking.blend import order_again
+from worker.ranking.history import order_again
 from worker.ranking.item_model import fit_item_graph
 from worker.ranking.matrix import MatrixBuilder
 from worker.ranking.popularity import popularity

@@ -1,0 +1,16 @@
+"""A process that computes for another ends with it, even when that one is killed."""
+
+import os
+import threading
+
+
+def end_with_parent() -> None:
+    """Ends this process, from now on, when the parent's end of its stdin is closed."""
+    threading.Thread(target=_wait_for_the_end, daemon=True).start()
+
+
+def _wait_for_the_end() -> None:
+    # Not through sys.stdin: its lock would be held by this thread when the interpreter ends.
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
