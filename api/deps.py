@@ -46,7 +46,7 @@ class Resources:
         self._opening = asyncio.Lock()
 
     @cached_property
-    def engine(self) -> AsyncEngine:
+    def _engine(self) -> AsyncEngine:
         from shared.db.engine import async_engine
         from shared.metrics import watch_pool
 
@@ -55,11 +55,14 @@ class Resources:
         return engine
 
     async def open_engine(self) -> AsyncEngine:
-        """The engine; the first call loads its packages in a thread, so that others are served."""
-        if "engine" not in self.__dict__:
+        """The engine; the first call loads its packages in a thread, so that others are served.
+
+        Before anything is imported that needs SQLAlchemy, or that import stops the event loop.
+        """
+        if "_engine" not in self.__dict__:
             async with self._opening:
-                await asyncio.to_thread(lambda: self.engine)
-        return self.engine
+                await asyncio.to_thread(lambda: self._engine)
+        return self._engine
 
     @cached_property
     def queue(self) -> JobQueue:
@@ -70,8 +73,8 @@ class Resources:
     async def close(self) -> None:
         if "queue" in self.__dict__:
             await self.queue.close()
-        if "engine" in self.__dict__:
-            await self.engine.dispose()
+        if "_engine" in self.__dict__:
+            await self._engine.dispose()
 
 
 async def resources_of(request: Request) -> Resources:

@@ -61,12 +61,12 @@ _JOB_ID_FORM = re.compile(r"[0-9a-f]{32}", re.ASCII)
 async def trigger_precompute(
     request: Request, resources: AppResources, principal: Service
 ) -> Response:
+    read_query(request.scope["query_string"], ())
+    await resources.queue.check()
+    engine = await resources.open_engine()
     from shared.db.audit import record_action
     from shared.jobs import records
     from shared.jobs.clock import database_time
-
-    read_query(request.scope["query_string"], ())
-    await resources.queue.check()
 
     def trigger(connection: Connection) -> Triggered:
         now = database_time(connection)
@@ -83,9 +83,7 @@ async def trigger_precompute(
             )
         return triggered
 
-    triggered = await in_transaction(
-        resources.engine, lambda connection: connection.run_sync(trigger)
-    )
+    triggered = await in_transaction(engine, lambda connection: connection.run_sync(trigger))
     job = triggered.job
     try:
         await resources.queue.enqueue(job)
@@ -105,8 +103,6 @@ async def trigger_precompute(
     openapi_extra=SECURED | openapi_parameters(PARAMETERS),
 )
 async def list_jobs(request: Request, resources: AppResources, principal: Operator) -> Response:
-    from shared.jobs import records
-
     values = read_query(request.scope["query_string"], PARAMETERS)
     limit: int = values["limit"]
     key = cursor_key(resources.settings)
@@ -115,9 +111,12 @@ async def list_jobs(request: Request, resources: AppResources, principal: Operat
     if values["cursor"] is not None:
         created_at, job_id = open_cursor(key, scope, values["cursor"])
         before = (datetime.fromisoformat(created_at), job_id)
+    engine = await resources.open_engine()
+    from shared.jobs import records
+
     # One more than asked for tells whether there is a next page.
     found = await in_transaction(
-        resources.engine,
+        engine,
         lambda connection: connection.run_sync(records.newest, limit=limit + 1, before=before),
     )
     jobs = list(found)[:limit]
@@ -149,10 +148,9 @@ async def get_job(
 
 
 async def _find_job(resources: AppResources, job_id: str) -> Job:
-    from shared.jobs import records
-
     if not _JOB_ID_FORM.fullmatch(job_id):
         raise JobNotFound("there is no such job")
-    return await in_transaction(
-        resources.engine, lambda connection: connection.run_sync(records.get, job_id)
-    )
+    engine = await resources.open_engine()
+    from shared.jobs import records
+
+    return await in_transaction(engine, lambda connection: connection.run_sync(records.get, job_id))

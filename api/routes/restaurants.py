@@ -98,7 +98,7 @@ async def list_similar_restaurants(request: Request, restaurant_id: str) -> Resp
 
 
 async def _detail(resources: Resources, restaurant_id: int) -> dict[str, Any] | None:
-    # The models are loaded by the first request that needs them.
+    engine = await resources.open_engine()
     from shared.db.restaurants import restaurant_detail
 
     statement = restaurant_detail(restaurant_id)
@@ -107,7 +107,7 @@ async def _detail(resources: Resources, restaurant_id: int) -> dict[str, Any] | 
         row = (await connection.execute(statement)).mappings().one_or_none()
         return None if row is None else dict(row)
 
-    return await in_transaction(await resources.open_engine(), read)
+    return await in_transaction(engine, read)
 
 
 def _revalidated(

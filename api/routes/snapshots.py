@@ -119,17 +119,19 @@ async def _record(
     detail: dict[str, Any],
 ) -> None:
     """Notes in the audit table what was done; the log has it even where the database is away."""
-    from shared.db.audit import record_action
-
     log.info("operator.acted", actor=principal.role, action=action, subject=subject, **detail)
-    statement = record_action(
-        at=datetime.now(UTC), actor=principal.role, action=action, subject=subject, detail=detail
-    )
-
-    async def write(connection: AsyncConnection) -> None:
-        await connection.execute(statement)
-
+    at = datetime.now(UTC)
     try:
-        await in_transaction(resources.engine, write)
+        engine = await resources.open_engine()
+        from shared.db.audit import record_action
+
+        statement = record_action(
+            at=at, actor=principal.role, action=action, subject=subject, detail=detail
+        )
+
+        async def write(connection: AsyncConnection) -> None:
+            await connection.execute(statement)
+
+        await in_transaction(engine, write)
     except (DatabaseUnavailable, SchemaError) as error:
         log.warning("operator.not_recorded", action=action, reason=error.message)
