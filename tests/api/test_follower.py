@@ -17,11 +17,11 @@ from api import local_copies
 from api.follower import SnapshotFollower
 from shared.errors import SnapshotDamaged, SnapshotUnsupported, StoreUnavailable
 from shared.settings import Settings
-from shared.snapshot.layout import Keys
+from shared.snapshot.layout import Keys, encode_pointer
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from shared.snapshot.store import SnapshotStore
+from shared.snapshot.store import Pointer, SnapshotStore
 from tests.api.running import PERSONAL, SPEC, Api, running
 from tests.conformance.snapshot_engines import DiskEngine
 from tests.services.snapshots import (
@@ -164,6 +164,12 @@ def damage(settings: Settings, manifest: Manifest, part: str) -> None:
     engine.overwrite(key, data[:-1] + bytes([data[-1] ^ 1]))
 
 
+def point_to(settings: Settings, manifest: Manifest, *, generation: int) -> None:
+    """Moves the pointer as `activate` does, which itself refuses a damaged version."""
+    pointer = encode_pointer(Pointer(manifest.version, generation, is_pinned=False))
+    DiskEngine(settings.store_dir).overwrite(Keys(settings.namespace).pointer, pointer)
+
+
 async def refuses(api: Api, version: str) -> str:
     """Waits until the version is refused; returns what `/ready` says of it."""
     await until(lambda: version in (api.resources.snapshots.status().problem or ""))
@@ -182,8 +188,8 @@ async def test_a_damaged_version_is_refused_and_the_old_one_kept(
 ) -> None:
     good = await served(api)
     bad = publish_snapshot(store, spec_of(1), activate=False)
-    store.activate(bad.version, pin=False)
     damage(api.settings, bad, part)
+    point_to(api.settings, bad, generation=store.pointer().generation + 1)
     assert f"part {part} differs from its checksum" in await refuses(api, bad.version)
     assert await served(api) == good
     better = publish_snapshot(store, spec_of(2))
