@@ -164,6 +164,49 @@ class Preferences(Base):
     )
 
 
+class HiddenRestaurant(Base):
+    """A restaurant that a user does not want to be shown."""
+
+    __tablename__ = "hidden_restaurants"
+
+    user_id: Mapped[int] = mapped_column(
+        Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    restaurant_id: Mapped[int] = mapped_column(
+        Id, ForeignKey("restaurants.id"), primary_key=True, autoincrement=False
+    )
+    hidden_at: Mapped[datetime] = mapped_column(UtcDateTime)
+
+
+class IdempotencyKey(Base):
+    """The order that a request with this key made; the same request gets it again."""
+
+    __tablename__ = "idempotency_keys"
+
+    user_id: Mapped[int] = mapped_column(
+        Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
+    )
+    key: Mapped[str] = mapped_column(String(255), primary_key=True)
+    body_hash: Mapped[str] = mapped_column(String(64))
+    order_id: Mapped[int] = mapped_column(BigInteger)
+    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+
+
+class Change(Base):
+    """What changed and when, until every snapshot contains it. A row outlives its subject."""
+
+    __tablename__ = "changes"
+    __table_args__ = (CheckConstraint("subject IN ('user', 'restaurant')", name="subject"),)
+
+    subject: Mapped[str] = mapped_column(String(16), primary_key=True)
+    subject_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = mapped_column(BigInteger)
+    changed_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    published_revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
+    published_version: Mapped[str | None] = mapped_column(String(64))
+    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+
+
 class JobRow(Base):
     """The truth about background work. At most one row a kind is queued or running."""
 

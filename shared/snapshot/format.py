@@ -14,7 +14,9 @@ from __future__ import annotations
 
 import os
 import struct
+from array import array
 from bisect import bisect_left
+from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from shared.errors import SnapshotDamaged
@@ -113,6 +115,28 @@ class ListsWriter:
         return self.offset
 
 
+def write_record(lists: UserLists, *, width: int) -> bytes:
+    """One user's record, as it stands in the `lists` part."""
+    first, second = len(lists.for_you), len(lists.discover)
+    return array(
+        _CODES[width], (first, second, *lists.for_you, *lists.discover, *lists.order_again)
+    ).tobytes()
+
+
+def read_record(data: Buffer, *, width: int) -> UserLists:
+    """Raises SnapshotDamaged where the record contradicts itself."""
+    if width not in _CODES or memoryview(data).nbytes % width:
+        raise SnapshotDamaged("a user's record has an unknown ordinal width")
+    items = memoryview(data).cast(_CODES[width])
+    if len(items) < 2:
+        raise SnapshotDamaged("a user's record is cut off")
+    discover_at = 2 + items[0]
+    again_at = discover_at + items[1]
+    if again_at > len(items):
+        raise SnapshotDamaged("a user's record states lengths beyond its end")
+    return UserLists(items[2:discover_at], items[discover_at:again_at], items[again_at:])
+
+
 def write_ragged(
     file: BinaryIO, *, kind: int, offsets: Buffer, ordinals: Buffer, width: int
 ) -> None:
@@ -175,7 +199,6 @@ class Lists:
         if header.width not in _CODES:
             raise SnapshotDamaged("the lists part states an unknown ordinal width")
         self.width = header.width
-        self._code = _CODES[header.width]
         self._stop = (size - HEADER.size) // header.width
 
     def read(self, entry: UserEntry) -> UserLists:
@@ -184,12 +207,7 @@ class Lists:
         if not start + 2 <= stop <= self._stop:
             raise SnapshotDamaged("a user's record lies outside the lists part")
         data = os.pread(self._descriptor, (stop - start) * width, HEADER.size + start * width)
-        items = memoryview(data).cast(self._code)
-        discover_at = 2 + items[0]
-        again_at = discover_at + items[1]
-        if again_at > len(items):
-            raise SnapshotDamaged("a user's record states lengths beyond its end")
-        return UserLists(items[2:discover_at], items[discover_at:again_at], items[again_at:])
+        return read_record(data, width=width)
 
     def __del__(self) -> None:
         if hasattr(self, "_descriptor"):

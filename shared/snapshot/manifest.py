@@ -44,6 +44,8 @@ class Manifest:
     quality: dict[str, Any] = field(default_factory=dict)
     held_because: list[str] = field(default_factory=list)
     """Why it was published held, one line each; empty where no comparison spoke against it."""
+    changes_since: datetime | None = None
+    """Writes noted before are contained (`shared/db/changes.py`); None: a release that had none."""
     schema: int = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
@@ -53,6 +55,7 @@ class Manifest:
             "schema": self.schema,
             "created_at": _instant(self.created_at),
             "data_as_of": None if self.data_as_of is None else _instant(self.data_as_of),
+            "changes_since": None if self.changes_since is None else _instant(self.changes_since),
             "algorithm": self.algorithm,
             "counts": self.counts,
             "metadata_version": self.metadata_version,
@@ -117,12 +120,13 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
             raise ValueError
         if type(size) is not int or not 0 <= size <= MAX_PART_BYTES:
             raise ValueError
-    as_of = raw["data_as_of"]
+    as_of, since = raw["data_as_of"], raw.get("changes_since")
     return Manifest(
         version=raw["version"],
         schema=raw["schema"],
         created_at=_parsed(raw["created_at"]),
         data_as_of=None if as_of is None else _parsed(as_of),
+        changes_since=None if since is None else _parsed(since),
         algorithm=dict(raw["algorithm"]),
         counts=dict(raw["counts"]),
         metadata_version=str(raw["metadata_version"]),
