@@ -10,5 +10,8 @@ class EmbeddedQueue:
     async def enqueue(self, job: Job) -> None:
         return None
 
+    async def wake_refresh(self) -> None:
+        return None
+
     async def close(self) -> None:
         return None

@@ -19,4 +19,10 @@ class JobQueue(Protocol):
         Raises QueueUnavailable.
         """
 
+    async def wake_refresh(self) -> None:
+        """Wakes a worker for changes that are committed; many calls may end in one wake-up.
+
+        Raises QueueUnavailable. Whoever calls it, calls it seldom (`api/waking.py`).
+        """
+
     async def close(self) -> None: ...
