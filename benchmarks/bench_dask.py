@@ -15,7 +15,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
+from typing import NamedTuple
 
 from benchmarks.bench_scale import _environment, _run, _shop, _size
 from benchmarks.kept_postgres import kept_postgres
@@ -25,6 +25,16 @@ from tests.services.dask import dask_cluster
 SIZE = Size(1_000_000, 50_000, 20_000_000)
 BLOCK_STAGES = ("ranking", "lists")
 MIN_SPEED_UP = 1.6
+
+
+class Run(NamedTuple):
+    """`seconds` of the command, and of each stage."""
+
+    seconds: float
+    stages: dict[str, float]
+    peak_mb: float
+    """Of the command's processes, without the cluster's."""
+    checksums: dict[str, str]
 
 
 def main() -> None:
@@ -42,26 +52,26 @@ def main() -> None:
         f"\n{options.size.users:,} users, {options.size.restaurants:,} restaurants, "
         f"{options.size.orders:,} orders"
     )
-    print("| where blocks run | seconds | ranking | lists |")
-    print("| --- | --: | --: | --: |")
-    for name, (seconds, stages, _) in runs.items():
-        print(f"| {name} | {seconds:.1f} | {stages['ranking']:.1f} | {stages['lists']:.1f} |")
+    print("| where blocks run | seconds | ranking | lists | peak MB of the command |")
+    print("| --- | --: | --: | --: | --: |")
+    for name, run in runs.items():
+        ranking, lists = run.stages["ranking"], run.stages["lists"]
+        print(f"| {name} | {run.seconds:.1f} | {ranking:.1f} | {lists:.1f} | {run.peak_mb:.0f} |")
     alone, both = (
-        sum(runs[name][1][stage] for stage in BLOCK_STAGES)
+        sum(runs[name].stages[stage] for stage in BLOCK_STAGES)
         for name in ("Dask, 1 worker", "Dask, 2 workers")
     )
     print(
         f"\nspeed-up of ranking and lists from one worker to two: {alone / both:.2f} "
         f"(at least {MIN_SPEED_UP})"
     )
-    parts = [checksums for _, _, checksums in runs.values()]
+    parts = [run.checksums for run in runs.values()]
     if any(part != parts[0] for part in parts):
         sys.exit("the parts differ")
     print("all parts are equal to the byte")
 
 
-def _precompute(url: str, *, workers: int) -> tuple[float, dict[str, float], dict[str, Any]]:
-    """(seconds of the command, seconds of each stage, checksum of each part)."""
+def _precompute(url: str, *, workers: int) -> Run:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="tastematch-bench-")))
         settings = {"TASTEMATCH_LOG_LEVEL": "ERROR"}
@@ -74,7 +84,7 @@ def _precompute(url: str, *, workers: int) -> tuple[float, dict[str, float], dic
         )
         seconds = time.perf_counter() - started
     stages = {stage["name"]: stage["seconds"] for stage in manifest["stages"]}
-    return seconds, stages, manifest["checksums"]
+    return Run(seconds, stages, manifest["peak_rss_mb"], manifest["checksums"])
 
 
 if __name__ == "__main__":

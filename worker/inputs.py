@@ -23,7 +23,6 @@ from worker.progress import Progress
 from worker.ranking.discovery import rank_for
 from worker.ranking.matrix import InteractionMatrix, MatrixBuilder
 
-DASK_CLIENT_MB = 22
 THREADS_FROM = 200_000
 """Interactions; with fewer a second thread costs memory and gains no second."""
 
@@ -57,7 +56,9 @@ def plan_for(
         interactions=interactions,
         rank=rank_for(restaurants=counts["restaurants"], interactions=pairs),
         threads=thread_count() if pairs >= THREADS_FROM else 1,
-        budget_mb=settings.worker_memory_mb - (DASK_CLIENT_MB if settings.dask_scheduler else 0),
+        # The same with a Dask cluster, so that lists are: its client takes less here than the
+        # blocks would that are computed there.
+        budget_mb=settings.worker_memory_mb,
         store_budget_mb=settings.snapshot_mb,
         head_length=lists.LIST_IDS,
     )
