@@ -27,6 +27,8 @@ safe to show: they hold no secret and no connection address.
     |- JobError
     |  |- JobNotFound
     |  |- JobActive               one is running already
+    |  |- JobEnded                it has ended, and what ended is not cancelled
+    |  |- JobCancelled            an operator asked the running job to end
     |  |- JobLost                 the lease was lost to another worker
     |  `- JobFailed               the work itself failed; carries the reason
     `- RequestError               what a client asked cannot be answered
@@ -35,6 +37,9 @@ safe to show: they hold no secret and no connection address.
        |- NotFound
        |- VersionGone             a page of a snapshot that is no longer kept
        |- NotAcceptable           no form of the answer that the client takes
+       |- UnsupportedMedia        a body of a form that is not read here
+       |- BodyTooLarge
+       |- RequestTimeout          a body that did not arrive in time
        |- InvalidInput            values out of range; carries the fields
        `- MalformedInput          a body or cursor that cannot be read
 """
@@ -138,6 +143,14 @@ class JobActive(JobError):
     pass
 
 
+class JobEnded(JobError):
+    pass
+
+
+class JobCancelled(JobError):
+    pass
+
+
 class JobLost(JobError):
     pass
 
@@ -167,6 +180,18 @@ class VersionGone(RequestError):
 
 
 class NotAcceptable(RequestError):
+    pass
+
+
+class UnsupportedMedia(RequestError):
+    pass
+
+
+class BodyTooLarge(RequestError):
+    pass
+
+
+class RequestTimeout(RequestError):
     pass
 
 

@@ -8,7 +8,7 @@ from sqlalchemy import Insert, insert
 
 from shared.db.models import Audit
 
-Action = Literal["precompute.trigger", "snapshot.activate", "snapshots.unpin"]
+Action = Literal["precompute.trigger", "job.cancel", "snapshot.activate", "snapshots.unpin"]
 
 
 def record_action(

@@ -242,6 +242,7 @@ class JobRow(Base):
     lease_owner: Mapped[str | None] = mapped_column(String(64))
     lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
     rerun_origin: Mapped[str | None] = mapped_column(String(32))
+    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
 
 
 class WorkerRow(Base):

@@ -8,7 +8,7 @@ from sqlalchemy import Connection, column, inspect, select, table
 
 from shared.errors import SchemaError
 
-REVISION = "0004"
+REVISION = "0005"
 
 _VERSION = table("alembic_version", column("version_num"))
 
