@@ -1,4 +1,4 @@
-"""The queue through Redis: wakes an arq worker.
+"""The queue through Redis: wakes an arq worker, for a job or for changes that lists have to follow.
 
 arq's keys all begin with `arq:`, fixed; here they get the namespace in front, as in
 `shop:arq:queue`. A message is JSON, never a pickle, and what is read from Redis is taken only in
@@ -22,9 +22,10 @@ from shared.settings import Settings
 
 QUEUE = "arq:queue"
 FUNCTION = "precompute"
+REFRESH = "refresh_users"
 ANSWER_SECONDS = 1.0
 CONNECTIONS = 4
-MESSAGE_ID = re.compile(rb"[0-9a-f]{32}:[0-9]{1,6}")
+MESSAGE_ID = re.compile(rb"[0-9a-f]{32}:[0-9]{1,6}|refresh_users")
 
 _OUR_KEYS = "arq:"
 _MANY_KEYS = frozenset({"DEL", "EXISTS", "UNLINK", "WATCH"})
@@ -45,6 +46,10 @@ class ArqQueue:
         # arq refuses an id that it knows: the tries make a job that came back a new message.
         message_id = f"{job.id}:{job.tries}"
         await _answered(self._redis.enqueue_job(FUNCTION, job.id, _job_id=message_id))
+
+    async def wake_refresh(self) -> None:
+        # Always the same id: while the message waits, or is being heard, arq takes no second one.
+        await _answered(self._redis.enqueue_job(REFRESH, _job_id=REFRESH))
 
     async def close(self) -> None:
         await self._redis.aclose(close_connection_pool=True)
@@ -105,22 +110,24 @@ def decode_message(data: bytes) -> dict[str, Any]:
     if (
         not isinstance(message, dict)
         or set(message) != _MESSAGE_FIELDS
-        or message["f"] != FUNCTION
         or message["t"] is not None
         or message["k"] != {}
         or type(message["et"]) is not int
-        or not _is_arguments(message["a"])
+        or not _is_call(message["f"], message["a"])
     ):
         raise ValueError("not a message of this queue")
     return message
 
 
-def _is_arguments(value: object) -> bool:
+def _is_call(function: object, arguments: object) -> bool:
+    if function == REFRESH:
+        return arguments == []
     return (
-        isinstance(value, list)
-        and len(value) == 1
-        and isinstance(value[0], str)
-        and _JOB_ID.fullmatch(value[0]) is not None
+        function == FUNCTION
+        and isinstance(arguments, list)
+        and len(arguments) == 1
+        and isinstance(arguments[0], str)
+        and _JOB_ID.fullmatch(arguments[0]) is not None
     )
 
 

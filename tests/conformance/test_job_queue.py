@@ -72,6 +72,11 @@ async def test_waking_for_one_job_many_times_does_no_harm(queue: JobQueue) -> No
         await queue.enqueue(a_job())
 
 
+async def test_waking_for_changes_many_times_does_no_harm(queue: JobQueue) -> None:
+    for _ in range(3):
+        await queue.wake_refresh()
+
+
 async def test_fifty_calls_at_once_all_answer(queue: JobQueue) -> None:
     await asyncio.gather(*(queue.enqueue(a_job(number % 5)) for number in range(50)))
     await asyncio.gather(*(queue.check() for _ in range(50)))
@@ -112,6 +117,17 @@ async def test_a_job_that_came_back_is_a_new_message(redis_url: str, tmp_path: P
 
     with Redis.from_url(redis_url) as client:
         assert client.zcard("shop:arq:queue") == 2
+
+
+async def test_many_wakes_for_changes_are_one_message(redis_url: str, tmp_path: Path) -> None:
+    queue = open_queue(settings_for(tmp_path, redis_url))
+    await asyncio.gather(*(queue.wake_refresh() for _ in range(20)))
+    await queue.close()
+
+    with Redis.from_url(redis_url) as client:
+        (message_id,) = client.zrange("shop:arq:queue", 0, -1)
+        message = decode_message(client.get(f"shop:arq:job:{message_id.decode()}"))
+    assert (message["f"], message["a"]) == ("refresh_users", [])
 
 
 async def test_two_shops_share_one_redis(redis_url: str, tmp_path: Path) -> None:
@@ -193,6 +209,8 @@ async def test_a_redis_that_refuses_says_no_address_and_no_password(
         b'{"t":9,"f":"precompute","a":["%s"],"k":{},"et":1}' % (b"0" * 32),
         b'{"t":null,"f":"precompute","a":["%s"],"k":{"x":1},"et":1}' % (b"0" * 32),
         b'{"t":null,"f":"precompute","a":["%s"],"k":{},"et":"now"}' % (b"0" * 32),
+        b'{"t":null,"f":"precompute","a":[],"k":{},"et":1}',
+        b'{"t":null,"f":"refresh_users","a":["%s"],"k":{},"et":1}' % (b"0" * 32),
     ],
 )
 def test_only_own_messages_are_read(data: bytes) -> None:
