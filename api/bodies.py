@@ -1,4 +1,8 @@
-"""Request bodies: received whole before a route sees them, bounded in bytes and in time."""
+"""Request bodies: received whole before a route sees them, bounded in bytes and in time.
+
+Routes that take many rows at once receive theirs themselves (`ndjson`): who calls is looked at
+first, and their limits are wider.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,9 @@ from api.problems import Problem
 
 MAX_BODY_BYTES = 64 * 1024
 RECEIVE_SECONDS = 10.0
+STREAMED_ROUTES = frozenset(
+    {("PUT", "/api/restaurants"), ("PUT", "/api/users"), ("POST", "/api/orders/batch")}
+)
 DISCARD_BYTES = 1024**2  # of a refused body, so that its sender can read why
 DISCARD_SECONDS = 1.0
 
@@ -36,7 +43,7 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     stated = headers.get(b"content-length", b"")
     if stated.isdigit() and int(stated[:20]) > MAX_BODY_BYTES:
         if b"expect" not in headers:
-            await _discard(receive)
+            await discard(receive)
         raise _too_large()
     pieces: list[bytes] = []
     size = 0
@@ -54,15 +61,11 @@ async def read_body(headers: Headers, receive: Receive) -> bytes:
     except TimeoutError:
         detail = f"the body did not arrive within {RECEIVE_SECONDS:.0f} s"
         raise BodyRefused(problems.REQUEST_TIMEOUT, detail) from None
-    await _discard(receive)
+    await discard(receive)
     raise _too_large()
 
 
-def _too_large() -> BodyRefused:
-    return BodyRefused(problems.BODY_TOO_LARGE, f"a body holds at most {MAX_BODY_BYTES} bytes")
-
-
-async def _discard(receive: Receive) -> None:
+async def discard(receive: Receive) -> None:
     """Reads and forgets a little of a refused body: closing at once would lose the answer."""
     left = DISCARD_BYTES
     try:
@@ -74,3 +77,7 @@ async def _discard(receive: Receive) -> None:
                 left -= len(message.get("body", b""))
     except TimeoutError:
         return
+
+
+def _too_large() -> BodyRefused:
+    return BodyRefused(problems.BODY_TOO_LARGE, f"a body holds at most {MAX_BODY_BYTES} bytes")

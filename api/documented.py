@@ -90,8 +90,11 @@ _MEANINGS = {
     403: "The token is good, but not for this.",
     404: "There is no such thing.",
     406: "No acceptable content coding.",
+    408: "The body did not arrive in time.",
     409: "The state of the thing does not allow this.",
     410: "The snapshot that the cursor belongs to is no longer kept: begin again without it.",
+    413: "The body is too large: see `detail`.",
+    415: "The body is not of the media type that is read here.",
     422: "A parameter is unknown or its value is not valid.",
     503: "Not now: see `code` and `Retry-After`.",
 }

@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from starlette.types import Message, Receive, Send
 
 from api.answers import HeaderField, Headers, Scope
+from api.bodies import discard
 from api.lifecycle import Lifecycle
 
+CLOSE: HeaderField = (b"connection", b"close")
 # For answers that say nothing about caching: they are for this caller, now.
 UNCACHED: list[HeaderField] = [
     (b"cache-control", b"no-store"),
@@ -33,7 +35,11 @@ class Request:
 
 
 class Exchange:
-    """One request that the application answers: the body it is given, the answer it sends."""
+    """One request that the application answers: the body it is given, the answer it sends.
+
+    Without a `body` the application receives it itself. What it leaves of it is forgotten when it
+    answers, and the connection ends where that is much.
+    """
 
     def __init__(
         self,
@@ -41,7 +47,7 @@ class Exchange:
         own_fields: Callable[[Request, int], list[HeaderField]],
         request: Request,
         scope: Scope,
-        body: bytes,
+        body: bytes | None,
         counted: Lifecycle | None,
         receive: Receive,
         send: Send,
@@ -49,7 +55,9 @@ class Exchange:
         self._own_fields = own_fields
         self._request = request
         self._scope = scope
-        self._body: bytes | None = body
+        self._body = body
+        self._has_more = body is None
+        self._was_asked = False
         self._counted = counted
         self._receive = receive
         self._send = send
@@ -64,7 +72,10 @@ class Exchange:
 
     async def receive(self) -> Message:
         if self._body is None:
-            return await self._receive()
+            self._was_asked = True
+            message = await self._receive()
+            self._has_more = self._has_more and bool(message.get("more_body", False))
+            return message
         body, self._body = self._body, None
         return {"type": "http.request", "body": body, "more_body": False}
 
@@ -73,16 +84,25 @@ class Exchange:
             self.has_started = True
             self.release()  # a client that reads slowly takes no room from others
             self._request.route = route_of(self._scope)
+            if self._has_more:
+                await self._forget_body()
             fields: list[HeaderField] = list(message.get("headers", ()))
             if not any(name == b"cache-control" for name, _ in fields):
                 fields += UNCACHED
             fields += self._own_fields(self._request, message["status"])
+            if self._has_more and CLOSE not in fields:
+                fields.append(CLOSE)
             message = {**message, "headers": fields}
         else:
             self._is_complete = not message.get("more_body", False)
             if self._request.method == "HEAD":
                 message = {**message, "body": b""}
         await self._send(message)
+
+    async def _forget_body(self) -> None:
+        # A client that waits to be asked for the body need not send it.
+        if self._was_asked or b"expect" not in self._request.headers:
+            await discard(self.receive)
 
     def release(self) -> None:
         if self._counted is not None:

@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Receive, Send
 
 from api import problems
 from api.answers import Answer, Handler, HeaderField, Headers, Scope, header_map
-from api.bodies import BodyRefused, ClientGone, has_body, read_body
+from api.bodies import STREAMED_ROUTES, BodyRefused, ClientGone, has_body, read_body
 from api.cors import CrossOrigin, is_preflight
-from api.exchange import Exchange, Request, route_of
+from api.exchange import CLOSE, Exchange, Request, route_of
 from api.lifecycle import Lifecycle
 from api.problems import error_answer, problem_answer
 from shared.errors import TasteMatchError
@@ -34,7 +34,6 @@ REQUEST_ID = "tastematch.request_id"  # where a route finds it in the scope
 
 _REQUEST_ID_FORM = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _QUIET_ROUTES = frozenset({"/health", "/metrics"})
-_CLOSE: HeaderField = (b"connection", b"close")
 
 
 class Observe(Protocol):
@@ -96,7 +95,7 @@ class Guard:
         request = self._begun(scope)
         if not _has_one_host(request.headers) and scope["http_version"] != "1.0":
             detail = "a request has exactly one Host field"
-            answer = self._problem(request, problems.BAD_REQUEST, detail, _CLOSE)
+            answer = self._problem(request, problems.BAD_REQUEST, detail, CLOSE)
             await self._answer(request, answer, send)
         elif is_preflight(request.method, request.headers):
             request_id = request.id.decode()
@@ -146,7 +145,7 @@ class Guard:
         if not _REQUEST_ID_FORM.fullmatch(request_id):
             request_id = self._new_id()
         request = Request("", headers, request_id, perf_counter())
-        answer = self._problem(request, problem, detail, _CLOSE)
+        answer = self._problem(request, problem, detail, CLOSE)
         return answer._replace(headers=answer.headers + self.own_fields(request, answer.status))
 
     def _new_id(self) -> bytes:
@@ -169,12 +168,15 @@ class Guard:
 
     async def _pass_on(self, request: Request, scope: Scope, receive: Receive, send: Send) -> None:
         """Lets the application answer, once the body is complete and there is room for it."""
+        is_streamed = (request.method, scope["path"]) in STREAMED_ROUTES
+        body: bytes | None = None if is_streamed else b""
         try:
-            body = await read_body(request.headers, receive) if has_body(request.headers) else b""
+            if not is_streamed and has_body(request.headers):
+                body = await read_body(request.headers, receive)
         except ClientGone:
             return
         except BodyRefused as refusal:
-            answer = self._problem(request, refusal.problem, refusal.detail, _CLOSE)
+            answer = self._problem(request, refusal.problem, refusal.detail, CLOSE)
             await self._answer(request, answer, send)
             return
         counted = None if self._is_light(scope["path"]) else self._lifecycle
@@ -222,7 +224,7 @@ class Guard:
         if b"origin" in request.headers:
             fields += self._cross_origin.fields(request.headers)
         if self._lifecycle.is_draining:
-            fields.append(_CLOSE)
+            fields.append(CLOSE)
         return fields
 
     def _problem(

@@ -27,14 +27,7 @@ def read_object(
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != JSON_MEDIA_TYPE:
         raise MalformedInput("the body must be application/json")
-    try:
-        value = json.loads(
-            body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
-        )
-    except (ValueError, RecursionError):
-        raise MalformedInput("the body is not valid JSON") from None
-    if not isinstance(value, dict):
-        raise MalformedInput("the body is not a JSON object")
+    value = parse_object(body)
     problems = [
         FieldError("body", name[:40], _problem(members.get(name)))
         for name, member in value.items()
@@ -43,6 +36,19 @@ def read_object(
     if problems:
         first = problems[0]
         raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
+    return value
+
+
+def parse_object(text: bytes, *, called: str = "the body") -> dict[str, Any]:
+    """The members of a JSON object in UTF-8. Raises MalformedInput, about what it is `called`."""
+    try:
+        value = json.loads(
+            text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant
+        )
+    except (ValueError, RecursionError):
+        raise MalformedInput(f"{called} is not valid JSON") from None
+    if not isinstance(value, dict):
+        raise MalformedInput(f"{called} is not a JSON object")
     return value
 
 

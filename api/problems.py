@@ -45,6 +45,9 @@ NOT_FOUND = Problem(404, "not-found", "There is nothing here")
 METHOD_NOT_ALLOWED = Problem(405, "method-not-allowed", "This resource has no such method")
 REQUEST_TIMEOUT = Problem(408, "request-timeout", "The request did not arrive in time")
 BODY_TOO_LARGE = Problem(413, "body-too-large", "The body is too large")
+UNSUPPORTED_MEDIA = Problem(
+    415, "unsupported-media-type", "A body of this media type is not read here"
+)
 URL_TOO_LONG = Problem(414, "url-too-long", "The address is too long")
 HEADERS_TOO_LARGE = Problem(431, "headers-too-large", "The header fields are too large")
 ORIGIN_REFUSED = Problem(403, "origin-refused", "This origin may not call the API")
@@ -95,6 +98,9 @@ PROBLEMS: dict[type[TasteMatchError], Problem] = {
     errors.NotFound: NOT_FOUND,
     errors.VersionGone: Problem(410, "version-gone", "The snapshot of this page is gone"),
     errors.NotAcceptable: Problem(406, "not-acceptable", "No form of the answer is acceptable"),
+    errors.UnsupportedMedia: UNSUPPORTED_MEDIA,
+    errors.BodyTooLarge: BODY_TOO_LARGE,
+    errors.RequestTimeout: REQUEST_TIMEOUT,
     errors.InvalidInput: Problem(422, "invalid-input", "A value is not valid"),
     errors.MalformedInput: Problem(400, "malformed-input", "The input cannot be read"),
 }

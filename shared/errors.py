@@ -11,6 +11,7 @@ safe to show: they hold no secret and no connection address.
     |- BudgetError                the work does not fit the memory budget
     |- DependencyError            something outside this process does not answer
     |  |- DatabaseUnavailable
+    |  |  `- RowLocked            another writer holds a row for longer than a request waits
     |  |- StoreUnavailable
     |  |- QueueUnavailable
     |  |- SchedulerUnavailable    a Dask cluster cannot be used, or was lost
@@ -76,6 +77,10 @@ class DependencyError(TasteMatchError):
 
 
 class DatabaseUnavailable(DependencyError):
+    pass
+
+
+class RowLocked(DatabaseUnavailable):
     pass
 
 
