@@ -16,7 +16,6 @@ import os
 import struct
 from array import array
 from bisect import bisect_left
-from itertools import chain
 from typing import TYPE_CHECKING, BinaryIO, Literal, NamedTuple
 
 from shared.errors import SnapshotDamaged

@@ -3,12 +3,14 @@
 There is a log for each version, with the lists of users who ordered since, and one log for all
 versions, EXCLUSIONS: what must not be shown whatever snapshot is served. A log holds the newest
 record of each key, in the order in which they came; a reader asks for what came after what it
-knows. Records are bytes of an explicit form, written and read here alone (docs/overlay-format.md).
+knows. Records are bytes of an explicit form, written and read here alone; `redis_overlay.py` and
+`disk_overlay.py` keep them (docs/snapshot-format.md).
 """
 
 from __future__ import annotations
 
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple, Protocol
@@ -20,6 +22,13 @@ from shared.snapshot.format import UserLists, read_record, write_record
 
 EXCLUSIONS = "exclusions"
 MAX_RECORD_BYTES = 512 * 1024 - 64
+MAX_RECORDS = 1_000
+"""Of one append, and of one answer to a reader."""
+READ_BYTES = 4 * 1024**2
+"""Of one answer to a reader, unless a single record is larger."""
+SEAL_BYTES = 4
+ENTRY_BYTES = 200
+"""What an entry takes in a store beside its key and record."""
 MAX_HIDDEN = 1_000
 """Restaurants a user may hide."""
 GONE = b""
@@ -46,8 +55,9 @@ class OverlayReader(Protocol):
     def read(self, log: str, *, after: int, limit: int) -> list[Entry]:
         """The newest record of each key that came after a place, in the order of their places.
 
-        Empty where nothing came, or there is no such log. Raises StoreUnavailable,
-        SnapshotDamaged.
+        Empty where nothing came, or there is no such log; fewer than `limit` also where they are
+        large or many, so a reader asks on until nothing comes. Raises StoreUnavailable;
+        SnapshotDamaged, as long as the damaged record was not replaced or its log dropped.
         """
 
     def close(self) -> None: ...
@@ -59,20 +69,24 @@ class OverlayWriter(OverlayReader, Protocol):
     def append(self, log: str, records: Mapping[str, bytes]) -> int:
         """Writes all records or none, in their order; returns the last one's place.
 
-        Raises StoreUnavailable, StoreFull.
+        At least one and at most MAX_RECORDS, of at most MAX_RECORD_BYTES each. Raises
+        StoreUnavailable, StoreFull; SnapshotDamaged where the whole store is.
         """
 
     def logs(self) -> list[str]:
         """The names of all logs. Raises StoreUnavailable."""
 
     def size_bytes(self, log: str) -> int:
-        """What the records of a log take. Raises StoreUnavailable."""
+        """What a log takes: keys, sealed records, and ENTRY_BYTES each. 0 where there is none.
+
+        Raises StoreUnavailable.
+        """
 
     def remove(self, log: str, keys: Sequence[str]) -> None:
         """Takes keys out of a log without a word to its readers. Raises StoreUnavailable."""
 
     def drop(self, log: str) -> None:
-        """Removes a whole log. Raises StoreUnavailable."""
+        """Removes a whole log; later places are still greater. Raises StoreUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +182,20 @@ def decode_user_exclusion(record: bytes) -> UserExclusion:
 def decode_restaurant_exclusion(record: bytes) -> RestaurantExclusion:
     """Raises SnapshotDamaged."""
     return RestaurantExclusion(_revision(_fields(record)))
+
+
+def seal(key: str, record: bytes) -> bytes:
+    """What a store holds of a record: the CRC-32 of key and record before it."""
+    assert len(record) <= MAX_RECORD_BYTES
+    return zlib.crc32(record, zlib.crc32(key.encode())).to_bytes(SEAL_BYTES, "little") + record
+
+
+def unseal(key: str, sealed: bytes) -> bytes:
+    """Raises SnapshotDamaged where key or record are not those that were sealed."""
+    record = sealed[SEAL_BYTES:]
+    if sealed != seal(key, record[:MAX_RECORD_BYTES]):
+        raise SnapshotDamaged("a record of an overlay differs from its checksum")
+    return record
 
 
 def _fields(record: bytes) -> dict[str, object]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import subprocess
@@ -12,7 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 
 import diskcache
@@ -22,6 +21,7 @@ from shared.errors import SnapshotDamaged, StoreFull, StoreUnavailable, TasteMat
 from shared.snapshot.disk_cache import RESERVE_BYTES
 from shared.snapshot.disk_store import DiskStore
 from shared.snapshot.store import SnapshotStore
+from tests.conformance.small_disks import fill, small_disk
 from tests.conformance.snapshot_engines import (
     NAMESPACE,
     SMALL,
@@ -99,32 +99,6 @@ def test_everything_is_in_one_private_file(
 
 
 # --- full -------------------------------------------------------------------------------------
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[Path]:
-    """A file system of that size, gone afterwards. Skips where this user may not mount one."""
-    folder.mkdir()
-    if os.geteuid() != 0:
-        pytest.skip("only root mounts a small disk")
-    mount = ["mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(folder)]
-    if (done := subprocess.run(mount, capture_output=True, text=True, check=False)).returncode:
-        pytest.skip(f"no small disk to be had here: {done.stderr.strip()}")
-    try:
-        yield folder
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    """Takes all that is left of a disk."""
-    with path.open("wb", buffering=0) as file:
-        for size in (MB, 4096, 1):
-            try:
-                while file.write(bytes(size)):
-                    pass
-            except OSError:
-                continue
 
 
 def test_a_publish_that_cannot_fit_is_refused_before_it_writes(
