@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from shared.snapshot import format as parts
+from shared.snapshot import overlay
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, UserEntry
 from shared.snapshot.layout import Keys, decode_pointer, encode_pointer
 from shared.snapshot.manifest import Manifest, decode_manifest, encode_manifest
+from shared.snapshot.redis_overlay import OverlayKeys
 from shared.snapshot.store import CHUNK_BYTES, Pointer
 
 DOCUMENT = (Path(__file__).resolve().parents[3] / "docs" / "snapshot-format.md").read_text()
@@ -21,18 +23,20 @@ VERSION = "20261125T105812345678Z-3fa2"
 CITIES = [None, "Oaxaca", "Osaka"]
 
 
+def from_hex(block: str) -> bytes:
+    data = b""
+    for line in block.splitlines():
+        match = re.fullmatch(r"([0-9a-f]{4})  ((?:[0-9a-f]{2} ){7}[0-9a-f]{2})   .+", line)
+        assert match is not None, line
+        assert int(match[1], 16) == len(data)
+        data += bytes.fromhex(match[2])
+    return data
+
+
 def examples() -> dict[str, bytes]:
     """The parts that the document shows, from its hexadecimal blocks."""
-    found = {}
-    for name, block in re.findall(r"^`(\w+)`:\n\n```hex\n(.*?)^```", DOCUMENT, re.M | re.S):
-        data = b""
-        for line in block.splitlines():
-            match = re.fullmatch(r"([0-9a-f]{4})  ((?:[0-9a-f]{2} ){7}[0-9a-f]{2})   .+", line)
-            assert match is not None, line
-            assert int(match[1], 16) == len(data)
-            data += bytes.fromhex(match[2])
-        found[name] = data
-    return found
+    blocks = re.findall(r"^`(\w+)`:\n\n```hex\n(.*?)^```", DOCUMENT, re.M | re.S)
+    return {name: from_hex(block) for name, block in blocks}
 
 
 def example(language: str) -> bytes:
@@ -122,7 +126,35 @@ def test_the_keys_are_those_in_use() -> None:
         keys.candidate("VERSION"),
         keys.chunk("VERSION", "PART", 0).replace(":0", ":N"),
     }
+    of_overlay = OverlayKeys("NS")
+    named |= {of_overlay.logs, of_overlay.places("LOG"), of_overlay.records("LOG")}
     assert set(re.findall(r"^\| `(NS:[^`]+)`", DOCUMENT, re.M)) == named
     assert keys.record("VERSION").removeprefix("NS:snapshot:") == "versions:VERSION"
     assert CHUNK_BYTES == 512 * 1024
     assert "512 KiB" in DOCUMENT
+
+
+def test_the_record_of_the_overlay_reads_and_is_written_so() -> None:
+    shown = from_hex(example("sealed").decode())
+    user = overlay.decode_refreshed(overlay.unseal("u7", shown))
+    assert (user.revision, user.source, CITIES[user.city]) == (5, SOURCE_PERSONAL, "Osaka")
+    assert [list(row) for row in user.lists] == [[0, 2], [], [0, 2]]
+    assert overlay.seal("u7", overlay.encode_refreshed(user, width=2)) == shown
+
+
+def test_the_exclusions_are_written_as_the_document_says() -> None:
+    section = DOCUMENT.split("\n## Overlay\n")[1].split("\n## ")[0]
+    hidden = overlay.UserExclusion(7, is_erased=False, hidden=frozenset([40, 11]))
+    closed = overlay.RestaurantExclusion(7)
+    forms = {
+        overlay.encode_exclusion(hidden): "[11,40]",
+        overlay.encode_exclusion(closed): "",
+    }
+    for record, ids in forms.items():
+        text = record.decode().replace(":7", ":R").replace(ids or "?", "[ids, ascending]")
+        assert f"`{text}`" in section
+    assert overlay.decode_user_exclusion(overlay.encode_exclusion(hidden)) == hidden
+    assert overlay.decode_restaurant_exclusion(overlay.encode_exclusion(closed)) == closed
+    nothing = overlay.UserExclusion(7, is_erased=False, hidden=frozenset())
+    assert overlay.encode_exclusion(nothing) == overlay.GONE
+    assert overlay.EXCLUSIONS == "exclusions"
