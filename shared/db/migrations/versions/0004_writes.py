@@ -29,10 +29,17 @@ def upgrade() -> None:
         sa.Column("subject_id", sa.BigInteger, primary_key=True, autoincrement=False),
         sa.Column("revision", sa.BigInteger, nullable=False),
         sa.Column("changed_at", _INSTANT, nullable=False, index=True),
+        sa.Column("told_revision", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("published_revision", sa.BigInteger, nullable=False, server_default="0"),
         sa.Column("published_version", sa.String(64)),
         sa.Column("claimed_until", _INSTANT),
         sa.CheckConstraint("subject IN ('user', 'restaurant')", name="subject"),
+        sa.Index(
+            "ix_changes_open",
+            "changed_at",
+            sqlite_where=sa.text("published_revision < revision"),
+            postgresql_where=sa.text("published_revision < revision"),
+        ),
     )
     sa.Table(
         "hidden_restaurants",
