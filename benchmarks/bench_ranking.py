@@ -62,6 +62,10 @@ SAMPLE_CUT = ("--train-share", "0.7", "--validation-share", "0.1")
 """The model sees the first 80 % of the orders; parameters are chosen on the newest 10 of them."""
 
 
+NO_CAP = 10
+CUISINE_CAPS = (NO_CAP, 6, 5, 4, 3)
+
+
 @dataclass(frozen=True, slots=True)
 class Run:
     document: dict[str, Any]
@@ -93,6 +97,7 @@ def main(*, yelp2018: Path | None, gowalla: Path | None) -> None:
         _command(env, "import", str(SAMPLE))
         for words in (("--view", "time", *SAMPLE_CUT), ()):
             _print_sample(_evaluate(env, *words))
+        _print_caps(env)
 
 
 def _public(env: dict[str, str], folder: Path) -> dict[str, Run]:
@@ -168,6 +173,26 @@ def _print_sample(run: Run) -> None:
                 _interval(result, "ndcg_at_20"),
             )
     print(f"\npeak of all processes: {run.peak_mb:.0f} MB")
+
+
+def _print_caps(env: dict[str, str]) -> None:
+    """What a cap on one cuisine costs and gains."""
+    print("\nAt most so many of one cuisine in ten, on the same time cut: `discover`\n")
+    _print_header("cap", "NDCG@20", "lost", "diversity in the first ten", "gained")
+    base: dict[str, Any] = {}
+    for cap in CUISINE_CAPS:
+        words = ("--view", "time", *SAMPLE_CUT, "--algorithm", ALGORITHMS[0])
+        document = _evaluate({**env, "TASTEMATCH_CUISINE_CAP": str(cap)}, *words).document
+        (result,) = (one for one in document["results"] if one["list"] == "discover")
+        base = base or result
+        ndcg, diversity = result["ndcg_at_20"], result["diversity"]
+        _print_row(
+            f"{cap}{' (none)' * (cap == NO_CAP)}",
+            f"{ndcg:.4f}",
+            f"{base['ndcg_at_20'] - ndcg:.4f}",
+            f"{diversity:.3f}",
+            f"{diversity - base['diversity']:.3f}",
+        )
 
 
 def _evaluate(env: dict[str, str], *words: str) -> Run:

@@ -20,6 +20,7 @@ from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from shared.database_address import DatabaseAddress, parse_database_address
 from shared.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,18 +37,14 @@ Source = Literal["environment", "generated", "default"]
 def _database_url(value: str) -> str:
     if not value:
         return value
-    # Here, as below: an API that only serves snapshots never loads it (10 MB).
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
     try:
-        url = make_url(value)
+        url = parse_database_address(value)
         port_is_valid = url.port is None or 0 < url.port < 65536
-    except (ArgumentError, ValueError):
+    except ValueError:
         raise ValueError("is not a database address such as postgresql://user@host/name") from None
-    if url.drivername not in ("postgres", "postgresql", "sqlite") or not port_is_valid:
+    if url.scheme not in ("postgres", "postgresql", "sqlite") or not port_is_valid:
         raise ValueError("must begin with postgres://, postgresql:// or sqlite://")
-    if url.drivername == "sqlite":
+    if url.scheme == "sqlite":
         if url.host:
             raise ValueError("takes three slashes for a relative, four for an absolute SQLite path")
         if not url.database or url.database == ":memory:":
@@ -55,7 +52,7 @@ def _database_url(value: str) -> str:
     elif not url.database:
         raise ValueError("names no database")
     unknown = sorted(set(url.query) - {"sslmode", "sslrootcert", "application_name"})
-    if unknown and url.drivername != "sqlite":
+    if unknown and url.scheme != "sqlite":
         raise ValueError(f"has the unknown parameter {unknown[0]!r}")
     mode = url.query.get("sslmode", "prefer")
     if mode not in SSL_MODES:
@@ -199,7 +196,7 @@ class Settings(BaseSettings):
         alias="TASTEMATCH_MAX_QUALITY_DROP", default=0.2
     )
     cuisine_cap: Annotated[int, Field(ge=1, le=10)] = Field(
-        alias="TASTEMATCH_CUISINE_CAP", default=6
+        alias="TASTEMATCH_CUISINE_CAP", default=5
     )
     dask_scheduler: Annotated[
         str | None,
@@ -225,10 +222,24 @@ class Settings(BaseSettings):
     @property
     def sqlalchemy_url(self) -> "URL":
         """The database address without a driver; `shared/db/engine.py` adds one."""
-        from sqlalchemy.engine import make_url
+        # Here, as an API that only serves snapshots never loads it (10 MB).
+        from sqlalchemy.engine import URL, make_url
 
-        url = make_url(self.database_url or f"sqlite:///{self.data_dir / 'tastematch.db'}")
+        if not self.database_url:
+            return URL.create("sqlite", database=str(self._default_database))
+        url = make_url(self.database_url)
         return url.set(drivername="postgresql") if url.drivername == "postgres" else url
+
+    @property
+    def database_address(self) -> DatabaseAddress:
+        """The same address taken apart."""
+        if self.database_url:
+            return parse_database_address(self.database_url)
+        return DatabaseAddress("sqlite", database=str(self._default_database))
+
+    @property
+    def _default_database(self) -> Path:
+        return self.data_dir / "tastematch.db"
 
     @property
     def store_dir(self) -> Path:

@@ -72,7 +72,9 @@ def run_algorithm(order: dict[str, Any], settings: Settings, on_progress: OnProg
     scratch.mkdir()
     context = trial.context_of(
         found,
-        shop=None if split == LIGHTGCN else database.load_shop(folder),
+        shop=None
+        if split == LIGHTGCN
+        else database.load_shop(folder, cuisine_cap=settings.cuisine_cap),
         plan=plan_for(settings, order["counts"]),
         folder=scratch,
         seed=order["seed"],

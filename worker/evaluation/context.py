@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from worker import memory
 from worker.evaluation.held_out import HeldOut
+from worker.ranking.blend_weights import DEFAULTS
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import RankedBlock
 from worker.ranking.surroundings import RestaurantFacts
@@ -26,6 +27,8 @@ class Shop:
     """City code of every user, shape (users,)."""
     facts: RestaurantFacts
     """Of all restaurants; `is_candidate` says which are active."""
+    cuisine_cap: int = DEFAULTS.cuisine_cap
+    """Of each ten recommended, at most so many of one main cuisine."""
 
     @property
     def restaurant_cities(self) -> NDArray[np.uint16]:

@@ -108,11 +108,12 @@ def write_splits(
     }
 
 
-def load_shop(folder: Path) -> Shop:
+def load_shop(folder: Path, *, cuisine_cap: int) -> Shop:
     """What `write_splits` left in that folder."""
     return Shop(
         user_cities=load_array(folder / _USER_CITIES),
         facts=load_fields(folder, _FACTS, RestaurantFacts),
+        cuisine_cap=cuisine_cap,
     )
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from worker.evaluation.context import ListName
 from worker.evaluation.held_out import HeldOut
 from worker.ranking import metrics
+from worker.ranking.diversity import same_cuisine_pairs
 from worker.ranking.matrix import restaurant_degrees, user_degrees
 from worker.ranking.scoring import RankedBlock
 
@@ -24,6 +25,7 @@ SEGMENTS: tuple[tuple[str, int, int | None], ...] = (
 )
 """Name, fewest and most orders before the cut."""
 DIGITS = 6
+DIVERSE_TOP = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,8 @@ class Judged:
     new_figures: NDArray[np.float32]
     """The same of users without one, where these are apart, shape (new users, 4)."""
     exposure: metrics.Exposure
+    diversity: float | None
+    """Share of the pairs in the first ten that have different cuisines; None without cuisines."""
 
 
 def judge(
@@ -46,13 +50,14 @@ def judge(
     list_name: ListName,
     is_candidate: NDArray[np.bool_],
     has_new_users_apart: bool = True,
+    cuisine_codes: NDArray[np.int32] | None = None,
     on_users: Callable[[int], None] = lambda done: None,
 ) -> Judged:
     """Takes the rankings of all asked users, in their order.
 
     The figures of `discover` are those of users whose targets are new to them. A first order is
     nobody's next one: users without an order before the cut are a segment of their own, unless
-    `has_new_users_apart` is false, which leaves none out.
+    `has_new_users_apart` is false, which leaves none out. cuisine_codes: shape (restaurants,).
     """
     sizes = np.diff(held_out.indptr)
     is_asked = np.ones(len(sizes), np.bool_)
@@ -62,6 +67,7 @@ def judge(
     is_next = is_asked & ~is_first
     figures = np.zeros((len(sizes), len(metrics.FIGURES)), np.float32)
     shown = np.zeros(len(held_out.train.restaurant_ids), np.int64)
+    alike = 0.0
     done = 0
     for block in blocks:
         assert block.first_user == done, "blocks follow one another"
@@ -74,6 +80,9 @@ def judge(
         figures[done:stop] = metrics.figures_of(hits, sizes[done:stop])
         seen = rows[is_next[done:stop]].ravel()
         shown += np.bincount(seen[seen >= 0], minlength=len(shown))
+        if cuisine_codes is not None:
+            listed = rows[is_next[done:stop]]
+            alike += float(same_cuisine_pairs(listed, cuisine_codes, top=DIVERSE_TOP).sum())
         done = stop
         on_users(done)
     assert done == len(sizes), "every user is ranked"
@@ -87,6 +96,9 @@ def judge(
             users=int(np.count_nonzero(user_degrees(held_out.train))),
             is_candidate=is_candidate,
         ),
+        diversity=None
+        if cuisine_codes is None
+        else 1 - alike / max(1, int(np.count_nonzero(is_next))),
     )
 
 
@@ -101,6 +113,7 @@ def describe(judged: Judged, *, seed: int) -> dict[str, Any]:
         **_named(metrics.means_of(judged.figures)),
         "coverage": round(judged.exposure.coverage, DIGITS),
         "novelty": round(judged.exposure.novelty, DIGITS),
+        "diversity": None if judged.diversity is None else round(judged.diversity, DIGITS),
         "users": len(judged.figures),
         "mean_popularity": round(judged.exposure.mean_popularity, DIGITS),
         "intervals": named_intervals(metrics.intervals_of(judged.figures, seed=seed)),

@@ -43,7 +43,7 @@ def fit_own_model(matrix: InteractionMatrix, context: Context) -> Rank:
             matrix,
             context.folder,
             facts=_candidates(context.shop.facts, context.is_candidate),
-            weights=weights,
+            weights=replace(weights, cuisine_cap=context.shop.cuisine_cap),
             plan=context.plan,
             workers=workers,
         )

@@ -77,6 +77,7 @@ def run_trial(
             list_name=list_name,
             is_candidate=context.is_candidate,
             has_new_users_apart=context.shop is not None,
+            cuisine_codes=None if context.shop is None else context.shop.facts.cuisine_codes,
             on_users=lambda done, at=number: on_progress(  # type: ignore[misc]
                 (at + done / max(1, len(held_out.users))) / len(lists)
             ),

@@ -4,6 +4,8 @@ A stable re-ordering of the first pages: what is above the cap moves behind the 
 of what follows moves up. Nothing is lost, and lists within the cap stay as they are.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -49,6 +51,8 @@ def spread_order(
     for start in range(0, min(PAGES * PAGE, depth), PAGE):
         is_over |= np.any(_earlier(cuisines[:, start : start + PAGE]) >= cap, axis=1)
     lists = np.flatnonzero(is_over)
+    if not len(lists):
+        return lists, np.empty((0, depth), np.int64)
     return lists, _order(cuisines[lists], rows[lists, :depth] >= 0, cap)
 
 
@@ -88,7 +92,7 @@ def _earlier(cuisines: NDArray[np.int32]) -> NDArray[np.int64]:
     """How many before it in its list have the same cuisine, shape of `cuisines`."""
     places = cuisines.shape[1]
     earlier = np.zeros(cuisines.shape, np.int64)
-    before = np.tri(places, k=-1, dtype=np.bool_)
+    before = _before(places)
     for start in range(0, len(cuisines), _LISTS_AT_A_TIME):
         block = cuisines[start : start + _LISTS_AT_A_TIME]
         is_equal = block[:, :, np.newaxis] == block[:, np.newaxis, :]
@@ -96,3 +100,9 @@ def _earlier(cuisines: NDArray[np.int32]) -> NDArray[np.int64]:
         is_equal.sum(axis=2, out=earlier[start : start + _LISTS_AT_A_TIME])
     earlier[cuisines == NO_CUISINE] = 0
     return earlier
+
+
+@lru_cache(maxsize=16)
+def _before(places: int) -> NDArray[np.bool_]:
+    """Whether the second of two places comes before the first, shape (places, places)."""
+    return np.tri(places, k=-1, dtype=np.bool_)
