@@ -155,11 +155,9 @@ def decode_refreshed(record: bytes) -> RefreshedUser:
 
 
 def encode_exclusion(exclusion: UserExclusion | RestaurantExclusion) -> bytes:
-    """GONE where it excludes nothing."""
+    """One of a user that excludes nothing any more says so with its revision: not GONE."""
     if isinstance(exclusion, RestaurantExclusion):
         return orjson.dumps({"form": 1, "revision": exclusion.revision})
-    if not exclusion.is_erased and not exclusion.hidden:
-        return GONE
     return orjson.dumps(
         {
             "form": 1,
