@@ -21,14 +21,14 @@ from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from api import problems
-from api.answers import Answer, Handler, as_response
+from api.answers import Answer, as_response
 from api.deps import Resources
 from api.guard import REQUEST_ID, Guard, HotRoute
 from api.lifecycle import Lifecycle
 from api.openapi_document import complete_document
 from api.problems import error_answer, problem_answer, problem_for_status
 from api.readiness import Readiness
-from api.routes import ROUTERS, health, metadata, recommendations
+from api.routes import ROUTERS, health, lists, metadata, recommendations, restaurants
 from api.routes import metrics as metrics_route
 from shared import metrics
 from shared.errors import FieldError, InvalidInput, MalformedInput, TasteMatchError
@@ -38,12 +38,8 @@ from shared.snapshot.opening import open_store
 
 TITLE = "TasteMatch"
 
-# Answered from memory alone, so never shed; /ready bounds itself.
-_LIGHT_PATHS = re.compile(
-    r"/ready|/metrics|/api/recommendations/detailed|/api/users/[^/]+/recommendations/detailed"
-    r"|/api/restaurants/[^/]+/similar|/api/lists/[^/]+"
-)
-_USER_PATH = re.compile(r"/api/users/[^/]+/recommendations")
+# Never shed: they bound themselves.
+_UNCOUNTED = frozenset({health.READY_PATH, metrics_route.PATH})
 
 
 def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> FastAPI:
@@ -76,14 +72,6 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
         app.include_router(metrics_route.router)
     _add_error_handlers(app)
     _complete_openapi(app)
-    user_route = HotRoute(
-        recommendations.USER_PATH, partial(recommendations.user_recommendations, resources)
-    )
-
-    def find_hot(path: str) -> HotRoute | None:
-        is_user = path.startswith("/api/users/") and _USER_PATH.fullmatch(path) is not None
-        return user_route if is_user else None
-
     stack = app.build_middleware_stack()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
@@ -94,9 +82,8 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
         answer,
         settings,
         lifecycle=state,
-        hot=_hot_routes(resources),
-        find_hot=find_hot,
-        is_light=lambda path: _LIGHT_PATHS.fullmatch(path) is not None,
+        find_hot=_finder_of_hot_routes(resources),
+        is_light=_UNCOUNTED.__contains__,
         observe=metrics.request_ended,
     )
     return app
@@ -122,14 +109,33 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await resources.close()
 
 
-def _hot_routes(resources: Resources) -> dict[str, HotRoute]:
+def _finder_of_hot_routes(resources: Resources) -> Callable[[str], HotRoute | None]:
+    """Knows the routes that are answered from memory alone by their paths."""
     handlers: dict[str, Callable[..., Answer]] = {
         health.HEALTH_PATH: health.health,
         recommendations.MY_PATH: recommendations.my_recommendations,
+        recommendations.MY_DETAILED_PATH: recommendations.my_detailed,
+        recommendations.USER_PATH: recommendations.user_recommendations,
+        recommendations.USER_DETAILED_PATH: recommendations.user_detailed,
         metadata.PATH: metadata.metadata,
+        restaurants.SIMILAR_PATH: restaurants.similar,
+        lists.PATH: lists.public,
     }
-    bound: dict[str, Handler] = {path: partial(h, resources) for path, h in handlers.items()}
-    return {path: HotRoute(path, handler) for path, handler in bound.items()}
+    hot = {t: HotRoute(t, partial(handler, resources)) for t, handler in handlers.items()}
+    # An id stands in the same place in all of them.
+    with_id = {re.sub(r"\{\w+\}", "", t): route for t, route in hot.items() if "{" in t}
+
+    def find(path: str) -> HotRoute | None:
+        route = hot.get(path)
+        if route is not None:
+            return route
+        parts = path.split("/", 6)
+        if len(parts) <= 3 or not parts[3]:
+            return None
+        parts[3] = ""
+        return with_id.get("/".join(parts))
+
+    return find
 
 
 def _add_error_handlers(app: FastAPI) -> None:

@@ -12,13 +12,14 @@ from typing import Any, NamedTuple
 from urllib.parse import quote
 
 from api.parameters import IdsParameter, IntegerParameter, RepeatedParameter, TextParameter
+from shared.errors import FieldError, InvalidInput
 from shared.parsing import ParseError, parse_float, shown
 
 MAX_NAME_CHARS = 200
 MAX_NAMES = 20
 MAX_EXCLUDED = 100
 PRICE_RANGES = range(1, 5)
-MIN_RADIUS_KM, MAX_RADIUS_KM, DEFAULT_RADIUS_KM = 1, 100, 10
+MIN_RADIUS_KM, MAX_RADIUS_KM, DEFAULT_RADIUS_KM = 1.0, 100.0, 10.0
 
 _LATITUDE = r"-?(?:90(?:\.0{1,15})?|[1-8]?[0-9](?:\.[0-9]{1,15})?)"
 _LONGITUDE = r"-?(?:180(?:\.0{1,15})?|(?:1[0-7][0-9]|[1-9]?[0-9])(?:\.[0-9]{1,15})?)"
@@ -73,17 +74,17 @@ class RadiusParameter:
     name: str
     description: str
 
-    def read(self, text: str | None) -> float:
+    def read(self, text: str | None) -> float | None:
         if text is None:
-            return float(DEFAULT_RADIUS_KM)
+            return None
         return parse_float(text, low=MIN_RADIUS_KM, high=MAX_RADIUS_KM)
 
     def schema(self) -> dict[str, Any]:
         return {
             "type": "number",
-            "minimum": MIN_RADIUS_KM,
-            "maximum": MAX_RADIUS_KM,
-            "default": DEFAULT_RADIUS_KM,
+            "minimum": int(MIN_RADIUS_KM),
+            "maximum": int(MAX_RADIUS_KM),
+            "default": int(DEFAULT_RADIUS_KM),
         }
 
 
@@ -101,19 +102,23 @@ FILTER_PARAMETERS = (
         len(PRICE_RANGES),
     ),
     PlaceParameter("near", "Only within `radius_km` of this `latitude,longitude`."),
-    RadiusParameter("radius_km", "Kilometres around `near`; means nothing without it."),
+    RadiusParameter("radius_km", "Kilometres around `near`, and nothing without it."),
     IdsParameter("exclude", MAX_EXCLUDED, "None of these restaurants."),
 )
 
 
 def filters_of(values: dict[str, Any]) -> Filters:
-    """From the values of FILTER_PARAMETERS by name."""
-    near = values["near"]
+    """From the values of FILTER_PARAMETERS by name. Raises InvalidInput."""
+    near, radius_km = values["near"], values["radius_km"]
+    if near is None and radius_km is not None:
+        field = FieldError("query", "radius_km", "is not to be given without near")
+        raise InvalidInput(f"query parameter radius_km: {field.detail}", (field,))
+    radius_km = DEFAULT_RADIUS_KM if radius_km is None else radius_km
     return Filters(
         tuple(sorted(set(values["cuisine"]))),
         tuple(sorted(set(values["city"]))),
         tuple(sorted(set(values["price_range"]))),
-        None if near is None else Circle(near[0], near[1], values["radius_km"]),
+        None if near is None else Circle(near[0], near[1], radius_km),
     )
 
 

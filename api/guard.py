@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from itertools import count
 from time import perf_counter
 from typing import NamedTuple, Protocol
@@ -48,11 +48,11 @@ class HotRoute(NamedTuple):
 
 
 class Guard:
-    """`hot` are routes by path, for GET and HEAD; `find_hot` knows those with ids in the path.
+    """`find_hot` knows the routes that it answers itself, for GET and HEAD, by their paths.
 
-    `is_light` tells of a path whether it is answered from memory alone: such requests are not
-    counted, so that a dependency that hangs does not shed them. `observe` is told of each
-    request when its answer begins.
+    `is_light` tells of a path whether its requests bound themselves: those are not counted, so
+    that a dependency that hangs does not shed them. `observe` is told of each request when its
+    answer begins.
     """
 
     def __init__(
@@ -61,14 +61,12 @@ class Guard:
         settings: Settings,
         *,
         lifecycle: Lifecycle,
-        hot: Mapping[str, HotRoute],
         find_hot: Callable[[str], HotRoute | None],
         is_light: Callable[[str], bool],
         observe: Observe,
     ) -> None:
         self._app = app
         self._lifecycle = lifecycle
-        self._hot = dict(hot)
         self._find_hot = find_hot
         self._is_light = is_light
         self._observe = observe
@@ -110,7 +108,7 @@ class Guard:
         if method != "GET" and method != "HEAD":  # noqa: PLR1714 - a set takes longer
             return None
         path = scope["path"]
-        hot = self._hot.get(path) or self._find_hot(path)
+        hot = self._find_hot(path)
         if hot is None:
             return None
         request = self._begun(scope)

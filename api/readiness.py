@@ -1,8 +1,9 @@
 """Whether this process can serve, and what behind it does not answer.
 
 Store and snapshot are known from the follower, without I/O. Database and workers are asked in one
-transaction, once a second at most however many ask, with a deadline that a hanging server cannot
-move.
+statement, once a second at most however many ask, with a deadline that a hanging server cannot
+move, and over a connection of its own, so that a pool whose connections are all in use is not taken
+for a database that is down.
 """
 
 from __future__ import annotations
@@ -10,16 +11,12 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from api.database import in_transaction
+from api.database import by_deadline
 from api.deps import Resources
 from shared.errors import SchemaError, TasteMatchError
 from shared.metrics import dependency_degraded
-
-if TYPE_CHECKING:
-    from sqlalchemy import Connection
-    from sqlalchemy.ext.asyncio import AsyncConnection
 
 PROBE_SECONDS = 1.5
 FRESH_SECONDS = 1.0
@@ -90,22 +87,10 @@ async def _ask(resources: Resources) -> Probe:
     database: DatabaseState = "ok"
     worker: WorkerState = "unknown"
     try:
-        engine = await resources.open_engine()
-        seen = await in_transaction(engine, _count_workers, deadline_seconds=PROBE_SECONDS)
+        seen = await by_deadline(resources.worker_count.ask(), PROBE_SECONDS)
         worker = "ok" if seen else "down"
     except SchemaError:
         database = "not-migrated"
     except TasteMatchError:
         database = "down"
     return Probe(database, worker, time.monotonic())
-
-
-async def _count_workers(connection: AsyncConnection) -> int:
-    return await connection.run_sync(_workers_seen)
-
-
-def _workers_seen(connection: Connection) -> int:
-    from shared.jobs.clock import database_time
-    from shared.jobs.workers import seen
-
-    return len(seen(connection, now=database_time(connection)))

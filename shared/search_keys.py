@@ -8,7 +8,8 @@ they stay. What is folded needs no collation: bytes compare as the order that is
 A *word* is a run of letters and digits; apostrophes join (`Joe's` is `joes`). Scripts that are
 written without blanks have no visible words: each of their runs is a word of its own, and so is a
 run of symbols. A *term* is what a word is found by: its beginning, and what is left of it from any
-later character on, where `MIN_INNER_CHARS` are left or the script has no blanks.
+later character on, where `MIN_INNER_CHARS` are left or the script has no blanks. What is shorter is
+found by marked terms of how words begin, which nothing within a word can be mistaken for.
 """
 
 import re
@@ -21,6 +22,7 @@ FILTER_KEY_CHARS: Final = 64
 TERM_CHARS: Final = 32
 MIN_INNER_CHARS: Final = 3
 
+BEGINNING_MARK: Final = "^"
 CITY_MARK: Final = "@"
 CUISINE_MARK: Final = "="
 
@@ -82,14 +84,21 @@ def search_words(text: str) -> tuple[str, ...]:
 
 
 def search_text(name: str, cuisine_type: str | None) -> str:
-    """All words that a restaurant is found by, each after one blank."""
+    """All words that a restaurant is found by, each between blanks.
+
+    The blank at the end tells that the terms of this text hold the beginnings of its words.
+    """
     words = search_words(f"{name} {cuisine_type or ''}")
-    return "".join(f" {word}" for word in words)
+    return f" {' '.join(words)} " if words else ""
 
 
 def search_terms(text: str, city_key: str, keys_of_cuisines: str) -> set[str]:
     """Every term of a `search_text`, and the marked ones of city and cuisines."""
-    terms = {term for word, is_unspaced in _words(text) for term in _terms(word, is_unspaced)}
+    terms: set[str] = set()
+    for word, is_unspaced in _words(text):
+        terms.update(_terms(word, is_unspaced))
+        if not is_unspaced:
+            terms.add(BEGINNING_MARK + word[: MIN_INNER_CHARS - 1])
     terms.update(CUISINE_MARK + key for key in keys_of_cuisines.split("|") if key)
     if city_key:
         terms.add(CITY_MARK + city_key)

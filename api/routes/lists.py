@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from fastapi import APIRouter, Request, Response
 
-from api.answers import as_response, header_map
+from api.answers import Answer, Headers, Scope, as_response, header_map
+from api.deps import Resources
 from api.documented import ID_LIST, UNCHANGED, problems
 from api.parameters import IntegerParameter, TextParameter, openapi_parameters, read_query
 from api.public_ids import public_ids
@@ -39,21 +40,15 @@ _QUERY = openapi_parameters(PARAMETERS)["parameters"]
 router = APIRouter(tags=["lists"])
 
 
-@router.get(
-    PATH,
-    operation_id="listPublic",
-    summary="What is popular, trending or new, in a city or everywhere",
-    response_class=Response,
-    responses={200: ID_LIST, **UNCHANGED, **problems(404, 422, 503)},
-    openapi_extra={"parameters": [_LIST_NAME, *_QUERY]},
-)
-async def list_public(request: Request, list_name: str) -> Response:
+def public(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The ids of the list in the path. Raises NotFound, InvalidInput, SnapshotUnavailable."""
+    list_name = scope["path"].split("/")[3]
     if list_name not in PUBLIC_LISTS:
         raise NotFound(f"there is no such list; there are {', '.join(PUBLIC_LISTS)}")
-    values = read_query(request.scope["query_string"], PARAMETERS)
+    values = read_query(scope["query_string"], PARAMETERS)
     limit: int = values["limit"]
     cuisine: str | None = values["cuisine"]
-    snapshot = request.app.state.resources.snapshots.require_active()
+    snapshot = resources.snapshots.require_active()
     city = EVERYWHERE if values["city"] is None else snapshot.city_code(values["city"])
     ordinals: Sequence[int] = ()
     if city is not None:
@@ -63,5 +58,17 @@ async def list_public(request: Request, list_name: str) -> Response:
     name = b"%b.%d.%d" % (ranking.encode(), -1 if city is None else city, limit)
     if cuisine is not None:
         name += b"." + hashlib.sha256(cuisine.encode()).hexdigest()[:16].encode()
+    return public_ids(snapshot, ordinals, name=name, headers=headers)
+
+
+@router.get(
+    PATH,
+    operation_id="listPublic",
+    summary="What is popular, trending or new, in a city or everywhere",
+    response_class=Response,
+    responses={200: ID_LIST, **UNCHANGED, **problems(404, 422, 503)},
+    openapi_extra={"parameters": [_LIST_NAME, *_QUERY]},
+)
+async def list_public(request: Request) -> Response:
     headers = header_map(request.scope["headers"])
-    return as_response(public_ids(snapshot, ordinals, name=name, headers=headers))
+    return as_response(public(request.app.state.resources, request.scope, headers))

@@ -1,7 +1,7 @@
 """A user's lists: bare ids, and the same list joined and explained.
 
-Answers come from plain functions. The guard calls those for bare ids directly; the routes here
-give the same answers through FastAPI and stand in the documentation.
+Answers come from plain functions. The guard calls them directly; the routes here give the same
+answers through FastAPI and stand in the documentation.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ from api.serving import START, serve
 from shared.metrics import recommendations_not_modified, recommendations_served
 
 MY_PATH = "/api/recommendations"
+MY_DETAILED_PATH = f"{MY_PATH}/detailed"
 USER_PATH = "/api/users/{user_id}/recommendations"
+USER_DETAILED_PATH = f"{USER_PATH}/detailed"
 OVERLAY_REVISION = 0  # nothing of a user's lists changes between two snapshots
 
 router = APIRouter(tags=["recommendations"])
@@ -90,7 +92,7 @@ async def list_user_recommendations(request: Request) -> Response:
 
 
 @router.get(
-    f"{MY_PATH}/detailed",
+    MY_DETAILED_PATH,
     operation_id="listMyDetailedRecommendations",
     summary="The caller's restaurants with their data and the reason for each",
     response_class=Response,
@@ -103,7 +105,7 @@ async def list_my_detailed_recommendations(request: Request) -> Response:
 
 
 @router.get(
-    f"{USER_PATH}/detailed",
+    USER_DETAILED_PATH,
     operation_id="listUserDetailedRecommendations",
     summary="A user's restaurants with their data and the reason for each",
     response_class=Response,

@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Any
 import orjson
 from fastapi import APIRouter, Request, Response
 
-from api.answers import JSON_TYPE, Answer, HeaderField, as_response, header_map, length_of
+from api.answers import (
+    JSON_TYPE,
+    Answer,
+    HeaderField,
+    Headers,
+    Scope,
+    as_response,
+    header_map,
+    length_of,
+)
 from api.caching import is_match
 from api.catalogue import (
     CATALOGUE_PATH,
@@ -37,6 +46,20 @@ SIMILAR_PARAMETERS = (
 )
 
 router = APIRouter(tags=["restaurants"])
+
+
+def similar(resources: Resources, scope: Scope, headers: Headers) -> Answer:
+    """The ids of those like the one in the path. Raises NotFound, InvalidInput,
+    SnapshotUnavailable."""
+    limit: int = read_query(scope["query_string"], SIMILAR_PARAMETERS)["limit"]
+    wanted = read_path_id(scope["path"].split("/")[3], name="restaurant_id")
+    snapshot = resources.snapshots.require_active()
+    ordinal = snapshot.restaurants.ordinal_of(wanted)
+    if ordinal is None:
+        raise NotFound("there is no such restaurant")
+    name = b"similar.%d.%d" % (wanted, limit)
+    ordinals = snapshot.similar.row(ordinal)[:limit]
+    return public_ids(snapshot, ordinals, name=name, headers=headers)
 
 
 @router.get(
@@ -84,17 +107,9 @@ async def get_restaurant(request: Request, restaurant_id: str) -> Response:
     responses={200: ID_LIST, **UNCHANGED, **problems(404, 422, 503)},
     openapi_extra=openapi_parameters(SIMILAR_PARAMETERS, path_ids=["restaurant_id"]),
 )
-async def list_similar_restaurants(request: Request, restaurant_id: str) -> Response:
-    limit: int = read_query(request.scope["query_string"], SIMILAR_PARAMETERS)["limit"]
-    wanted = read_path_id(restaurant_id, name="restaurant_id")
-    snapshot = request.app.state.resources.snapshots.require_active()
-    ordinal = snapshot.restaurants.ordinal_of(wanted)
-    if ordinal is None:
-        raise NotFound("there is no such restaurant")
-    name = b"similar.%d.%d" % (wanted, limit)
+async def list_similar_restaurants(request: Request) -> Response:
     headers = header_map(request.scope["headers"])
-    ordinals = snapshot.similar.row(ordinal)[:limit]
-    return as_response(public_ids(snapshot, ordinals, name=name, headers=headers))
+    return as_response(similar(request.app.state.resources, request.scope, headers))
 
 
 async def _detail(resources: Resources, restaurant_id: int) -> dict[str, Any] | None:

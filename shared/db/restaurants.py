@@ -36,7 +36,14 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator, TypeEngine
 
 from shared.db.models import Key, Restaurant, RestaurantTerm
-from shared.search_keys import CITY_MARK, CUISINE_MARK, TERM_CHARS, is_inner_word
+from shared.search_keys import (
+    BEGINNING_MARK,
+    CITY_MARK,
+    CUISINE_MARK,
+    MIN_INNER_CHARS,
+    TERM_CHARS,
+    is_inner_word,
+)
 
 RARE: Final = 2000
 # No planner looks through a limit: rows are found by the term first, whatever else they must be.
@@ -85,7 +92,7 @@ class CatalogueFilter:
 
     def terms(self) -> list[Term]:
         """Each gives all restaurants that pass, and others."""
-        found = [Term(word[:TERM_CHARS], word[:TERM_CHARS] + _LAST_CHAR) for word in self.words]
+        found = [_term_of(word) for word in self.words]
         for mark, key in ((CITY_MARK, self.city_key), (CUISINE_MARK, self.cuisine_key)):
             if key is not None:
                 found.append(Term(mark + key, mark + key))
@@ -202,6 +209,16 @@ def _found(by: Sequence[Term]) -> Subquery:
 def _ids(terms: Sequence[Term]) -> Select[*tuple[Any, ...]] | CompoundSelect[*tuple[Any, ...]]:
     ids = [select(RestaurantTerm.restaurant_id).where(_has(term)) for term in terms]
     return ids[0] if len(ids) == 1 else intersect(*ids)
+
+
+def _term_of(word: str) -> Term:
+    if is_inner_word(word):
+        first = word[:TERM_CHARS]
+    else:
+        first = BEGINNING_MARK + word
+        if len(word) == MIN_INNER_CHARS - 1:
+            return Term(first, first)
+    return Term(first, first + _LAST_CHAR)
 
 
 def _directed(order: _Order, *columns: ColumnElement[Any]) -> list[ColumnElement[Any]]:

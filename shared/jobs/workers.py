@@ -1,7 +1,7 @@
 """Which workers are alive: a row each in the database, renewed every few seconds.
 
-The readiness check of the API reads it. Like the job records, these functions take an open
-connection and leave the transaction to the caller; `now` is the database's clock
+The readiness check of the API counts them (`liveness.py`). Like the job records, these functions
+take an open connection and leave the transaction to the caller; `now` is the database's clock
 (`shared/jobs/clock.py`).
 """
 
@@ -13,12 +13,12 @@ from typing import Literal
 from sqlalchemy import Connection, delete, insert, select, update
 
 from shared.db.models import WorkerRow
+from shared.jobs.liveness import SEEN_WITHIN_SECONDS
 
 WorkerKind = Literal["arq", "embedded"]
 WorkerState = Literal["idle", "running"]
 
 BEAT_SECONDS = 5.0
-SEEN_WITHIN_SECONDS = 30.0
 KEEP_SECONDS = 3600.0
 
 

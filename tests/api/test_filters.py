@@ -95,6 +95,7 @@ REFUSED = [
     *(f"city={'a' * 4_000}", "&".join(["city=a"] * 21), "near=", "near=1", "near=1,2,3"),
     *("near=91,0", "near=-90.1,0", "near=0,180.1", "near=nan,0", "near=1e1,0", "near=%201,2"),
     *("near=+1,2", "near=0,inf", "near=1;2", "near=1,2%0A", "near=1,2&near=1,2"),
+    "radius_km=50",
     *("near=0,0&radius_km=0", "radius_km=101", "radius_km=nan", "radius_km=1e400"),
     *("radius_km=-1", "radius_km=", "radius_km=0.99", "exclude=", "exclude=1,", "exclude=,1"),
     *("exclude=a", "exclude=1.0", "exclude=-1", "exclude=9223372036854775808", "exclude=%00"),
@@ -118,7 +119,6 @@ async def test_edges_of_the_ranges_are_taken(shop: Api) -> None:
         "near=-0,0.000000000000001",
         "near=0,0&radius_km=1",
         "near=0,0&radius_km=100",
-        "radius_km=50",
         f"exclude={hundred}",
         "exclude=0,0,0",
         "price_range=1&price_range=2&price_range=3&price_range=4",
@@ -141,7 +141,7 @@ async def test_the_etag_is_that_of_the_meaning_not_of_the_spelling(shop: Api) ->
     same = [
         "cuisine=Ramen&city=S%C3%A3o+Paulo&price_range=1&price_range=2&limit=5",
         "limit=05&price_range=2&price_range=1&price_range=1&cuisine=%52amen&city=São%20Paulo",
-        "radius_km=77&cuisine=Ramen&city=S%C3%A3o+Paulo&price_range=1&price_range=2&limit=5",
+        "price_range=1&cuisine=Ramen&city=S%C3%A3o+Paulo&price_range=2&limit=5",
     ]
     assert len({await etag(query) for query in same}) == 1
     others = ["", "cuisine=Ramen", "city=Ramen", "price_range=1", "near=1,2", "exclude=1"]

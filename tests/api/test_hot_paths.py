@@ -53,8 +53,10 @@ async def assert_alike(api: Api, path: str, headers: dict[str, str]) -> httpx.Re
     return outer
 
 
+@pytest.mark.parametrize("form", ["", "/detailed"])
 @pytest.mark.parametrize("path", [LIST, f"/api/users/{SHORT}/recommendations"])
-async def test_lists(api: Api, path: str) -> None:
+async def test_lists(api: Api, path: str, form: str) -> None:
+    path += form
     statuses = set()
     for query in QUERIES:
         answer = await assert_alike(api, path + query, api.as_user(SHORT))
@@ -66,8 +68,43 @@ async def test_lists(api: Api, path: str) -> None:
             assert (await assert_alike(api, path + query, known)).status_code == 304
     assert statuses == {200, 400, 422}
     assert (await assert_alike(api, path, {})).status_code == 401
-    other = await assert_alike(api, f"/api/users/{SHORT}/recommendations", api.as_user(PERSONAL))
-    assert other.status_code == 403
+    of_another = f"/api/users/{SHORT}/recommendations{form}"
+    assert (await assert_alike(api, of_another, api.as_user(PERSONAL))).status_code == 403
+
+
+async def test_public_lists(api: Api) -> None:
+    statuses = set()
+    for path in (
+        "/api/lists/popular",
+        "/api/lists/new?city=osaka&limit=3",
+        "/api/lists/trending?cuisine=Ramen&city=Nowhere",
+        "/api/lists/popular?limit=0&city=",
+        "/api/lists/other",
+        "/api/lists/popular%0A",
+        "/api/restaurants/105/similar?limit=1",
+        "/api/restaurants/105/similar?limit=x",
+        "/api/restaurants/5/similar",
+        "/api/restaurants/%D9%A3/similar",
+    ):
+        answer = await assert_alike(api, path, {})
+        statuses.add(answer.status_code)
+        if answer.status_code == 200:
+            known = {"If-None-Match": answer.headers["etag"]}
+            assert (await assert_alike(api, path, known)).status_code == 304
+    assert statuses == {200, 404, 422}
+
+
+async def test_what_only_looks_like_a_hot_path(api: Api) -> None:
+    for path in (
+        "/api/users//recommendations",
+        "/api/users/43/recommendations/",
+        "/api/lists/",
+        "/api/lists/popular/",
+        "/api/restaurants/105/similar/5",
+        "/api/users/4/3/recommendations",
+        "//api/lists/popular",
+    ):
+        assert (await assert_alike(api, path, api.as_user(SHORT))).status_code == 404
 
 
 async def test_metadata_and_health(api: Api) -> None:

@@ -110,7 +110,6 @@ def _routes_alone(app: FastAPI, settings: Settings) -> Guard:
         answer,
         settings,
         lifecycle=app.state.resources.lifecycle,
-        hot={},
         find_hot=lambda _path: None,
         is_light=lambda _path: True,
         observe=lambda **_request: None,

@@ -11,6 +11,7 @@ import sys
 import tomllib
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.house import repository
@@ -83,6 +84,17 @@ def test_the_serving_api_has_no_numpy_in_its_memory() -> None:
         maps = Path(f"/proc/{serving.child.pid}/maps").read_text()
     assert "/pydantic_core/" in maps, "compiled packages are visible by their path"
     assert [name for name in NOT_IN_THE_API if f"/{name}" in maps] == []
+
+
+def test_readiness_needs_no_sqlalchemy(postgres_url: str) -> None:
+    """Compiled packages are visible by their paths."""
+    with start_serve(env={"DATABASE_URL": postgres_url}) as serving:
+        maps = Path(f"/proc/{serving.child.pid}/maps")
+        assert httpx.get(f"{serving.url}/ready").json()["checks"]["database"] == "ok"
+        assert "/asyncpg/" in maps.read_text()
+        assert "/sqlalchemy/" not in maps.read_text()
+        assert httpx.get(f"{serving.url}/api/restaurants/7").status_code == 404
+        assert "/sqlalchemy/" in maps.read_text()
 
 
 @pytest.mark.parametrize(

@@ -148,6 +148,10 @@ def counts_end_where_a_term_is_common(connection: Connection) -> None:
     wanted = CatalogueFilter(words=("zyz", "pizz", "nowhere"), city_key="rare", cuisine_key="thai")
     counts = connection.execute(term_counts(wanted.terms())).one()
     assert tuple(counts) == (20, RARE + 1, 0, 50, RARE + 1)
+    # Many words hold these letters; none, or few, begin with them.
+    wanted = CatalogueFilter(words=("u", "an", "zy", "f"))
+    counts = connection.execute(term_counts(wanted.terms())).one()
+    assert tuple(counts) == (0, 0, 20, 40)
     for terms, expected in (
         (CatalogueFilter(cuisine_key="fusion", city_key="rare").terms(), 10),
         (CatalogueFilter(words=("pizz", "kitch")).terms(), 0),
