@@ -29,9 +29,10 @@ from shared.jobs.arq_queue import (
 )
 from shared.logs import get_logger
 from shared.settings import Settings
-from worker.jobs import COMMAND, RUN_SECONDS, happens_within
+from worker.jobs import COMMAND, RUN_SECONDS
 from worker.process import run_worker
 from worker.runner import JobRunner
+from worker.waiting import happens_within
 
 LOOK_SECONDS = 2.0
 POLL_SECONDS = 0.2

@@ -35,12 +35,14 @@ log = get_logger("worker.child")
 
 @dataclass(slots=True)
 class Report:
-    """What the child said last. `stages` are those that ended; `rss_mb` is its peak so far."""
+    """What the child said last. `stages` are those that ended; `rss_mb` is its peak so far;
+    `published` the version that it has made visible, whatever comes afterwards."""
 
     stage: str | None = None
     progress: float = 0.0
     stages: list[dict[str, Any]] = field(default_factory=list)
     rss_mb: float = 0.0
+    published: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,8 @@ class PrecomputeChild:
             event = orjson.loads(line)
             if event["event"] == "progress":
                 self._progress(event)
+            elif event["event"] == "published":
+                self.report.published = str(event["version"])
             elif event["event"] == "error" or (
                 event["event"] == "done" and isinstance(event["manifest"], dict)
             ):

@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 
 from shared import metrics
 from shared.errors import DependencyError, SnapshotError
-from shared.jobs import records, slots, workers
+from shared.jobs import leases, records, slots, workers
 from shared.jobs.clock import database_time
 from shared.jobs.job import Job
 from shared.jobs.workers import Worker
@@ -22,10 +22,10 @@ from shared.logs import get_logger
 from shared.settings import Settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotReader
-from worker.jobs import happens_within
 from worker.runner import JobRunner
 from worker.schedule import HISTORY, Schedule, is_repair_due
 from worker.threads import SerialThread, Transactions
+from worker.waiting import happens_within
 
 STORE_SECONDS = 5.0
 STORE_ANSWER_SECONDS = 10.0
@@ -103,7 +103,7 @@ class Lookout:
             workers.beat(connection, self._worker, state="running" if is_busy else "idle", now=now)
             self._beaten_at = time.monotonic()
         spared = self._worker.id if is_busy else None
-        for job in records.release_expired(connection, now=now, spare_owner=spared):
+        for job in leases.release_expired(connection, now=now, spare_owner=spared):
             log.warning("job.released", job_id=job.id, state=job.state, tries=job.tries)
         self._follow_schedule(connection, now)
         return records.queued(connection, "precompute")

@@ -3,6 +3,10 @@
 import os
 import threading
 
+SWITCHING = threading.Lock()
+"""Held for the moment in which a version becomes visible and the parent is told: who ends this
+process waits for it, so that what is visible is known."""
+
 
 def end_with_parent() -> None:
     """Ends this process, from now on, when the parent's end of its stdin is closed."""
@@ -13,4 +17,5 @@ def _wait_for_the_end() -> None:
     # Not through sys.stdin: its lock would be held by this thread when the interpreter ends.
     while os.read(0, 4096):
         pass
-    os._exit(1)
+    with SWITCHING:
+        os._exit(1)

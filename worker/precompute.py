@@ -22,14 +22,13 @@ import orjson
 from shared.db.engine import database_errors, sync_engine
 from shared.db.schema import check_schema
 from shared.errors import SnapshotDamaged, TasteMatchError
-from shared.jobs import records
 from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_with_parent_mb
 from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, gate, list_parts, memory, metadata_history, projection
+from worker import extract, gate, list_parts, memory, metadata_history, projection, publication
 from worker.description import algorithm_of, counts_of
 from worker.executors import block_workers
 from worker.heap import bound_heap
@@ -37,6 +36,7 @@ from worker.held_out_quality import measure_quality
 from worker.inputs import plan_for, plan_of, read_inputs
 from worker.model import fit_model, release_models
 from worker.model_files import KeptModel, keep_model, prune_models
+from worker.ownership import Ownership
 from worker.parent import end_with_parent
 from worker.progress import Progress
 from worker.ranking import popularity
@@ -56,10 +56,12 @@ def precompute(
     activate: bool,
     check: Callable[[], None],
     progress: Progress,
+    job_id: str | None = None,
 ) -> tuple[Manifest, State]:
     """Computes and publishes one snapshot.
 
-    `check` runs right before the version becomes visible; what it raises aborts the publish.
+    `check` runs before the publish, and again right before the version becomes visible; what it
+    raises aborts the publish. job_id: of the job that the manifest names.
     Raises DatabaseUnavailable, StoreUnavailable, StoreFull, BudgetError, or JobFailed where the
     data hold nothing to recommend.
     """
@@ -146,18 +148,19 @@ def precompute(
                     metadata_version=found.projection.version,
                     stages=list(progress.done),
                     peak_rss_mb=round(peak_rss_with_parent_mb(), 1),
+                    job_id=job_id,
                 )
                 if activate:
                     max_drop = settings.max_quality_drop
                     manifest = gate.judge_against_active(manifest, store, max_drop=max_drop)
-                total = sum(sizes.values())
-                state = store.publish(
+                state = publication.publish(
+                    store,
                     manifest,
-                    {name: folder / name for name in sizes},
-                    expected_generation=generation,
+                    folder,
+                    generation=generation,
                     activate=activate and not manifest.held_because,
-                    on_progress=lambda written: progress.at(written / total),
                     check=check,
+                    progress=progress,
                 )
                 keep_model(model_folder, kept, home=settings.models_dir, version=manifest.version)
                 store.prune(settings.keep_snapshots)
@@ -235,13 +238,20 @@ def main(
             tell({"event": "plan", "plan": asdict(chosen), "counts": counts})
             return
         log.info("precompute.started", origin=origin, job_id=job_id)
-        manifest, state = precompute(
-            settings,
-            now=datetime.now(UTC),
-            activate=not no_activate,
-            check=_owner_check(settings, job_id, owner),
-            progress=Progress(tell),
-        )
+        ownership = Ownership(settings, job_id, owner)
+        earlier = ownership.begin()
+        if earlier is not None:
+            log.warning("precompute.published_before", version=earlier.manifest.version)
+            manifest, state = earlier.manifest, earlier.state
+        else:
+            manifest, state = precompute(
+                settings,
+                now=datetime.now(UTC),
+                activate=not no_activate,
+                check=ownership.check,
+                progress=Progress(tell),
+                job_id=job_id,
+            )
         tell({"event": "done", "manifest": manifest.as_dict(), "state": state})
     except TasteMatchError as error:
         tell({"event": "error", "error": error.message, "kind": type(error).__name__})
@@ -254,20 +264,6 @@ def main(
         reason = f"unexpected {type(error).__name__}; the worker's log says where"
         tell({"event": "error", "error": reason, "kind": type(error).__name__})
         sys.exit(1)
-
-
-def _owner_check(settings: Settings, job_id: str | None, owner: str | None) -> Callable[[], None]:
-    def check() -> None:
-        if job_id is None or owner is None:
-            return
-        engine = sync_engine(settings)
-        try:
-            with database_errors(), engine.connect() as connection:
-                records.check_owner(connection, job_id, owner=owner)
-        finally:
-            engine.dispose()
-
-    return check
 
 
 if __name__ == "__main__":

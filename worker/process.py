@@ -20,10 +20,11 @@ from shared.jobs.job import Job
 from shared.jobs.workers import Worker, WorkerKind
 from shared.logs import get_logger
 from shared.settings import Settings
-from worker.jobs import COMMAND, happens_within, run_precompute
+from worker.jobs import COMMAND, run_precompute
 from worker.lookout import Lookout
 from worker.runner import JobRunner
 from worker.threads import Transactions
+from worker.waiting import happens_within
 
 START_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.5

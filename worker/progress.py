@@ -63,3 +63,7 @@ class Progress:
                 "rss_mb": round(peak_rss_mb(), 1),
             }
         )
+
+    def published(self, version: str) -> None:
+        """Tells what is visible from now on, whatever becomes of the rest of the run."""
+        self._tell({"event": "published", "version": version})

@@ -14,7 +14,7 @@ Kind = Literal["precompute"]
 
 ACTIVE_STATES: tuple[State, ...] = ("queued", "running")
 LEASE_SECONDS = 15.0
-HEARTBEAT_SECONDS = 4.0
+HEARTBEAT_SECONDS = 2.0
 MAX_TRIES = 3
 
 

@@ -3,9 +3,9 @@
 Functions take an open `sqlalchemy.Connection` and leave the transaction to the caller; the
 asynchronous API calls them through `AsyncConnection.run_sync`. A unique index allows one queued
 or running row a kind, so fifty triggers at once end in one job. A running job belongs to the
-worker that holds its lease; a lease that runs out makes the job claimable again, three tries in
-all. Workers take `now` from the database (`shared/jobs/clock.py`), so that leases mean the same
-on every machine.
+worker that holds its lease; one that runs out (`leases.py`) makes the job claimable again, three
+tries in all. Workers take `now` from the database (`shared/jobs/clock.py`), so that leases mean the
+same on every machine.
 """
 
 import uuid
@@ -18,8 +18,8 @@ from sqlalchemy import Connection, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 
 from shared.db.models import JobRow
-from shared.errors import JobLost, JobNotFound
-from shared.jobs.job import ACTIVE_STATES, LEASE_SECONDS, MAX_TRIES, Job, Kind, State
+from shared.errors import JobCancelled, JobLost, JobNotFound
+from shared.jobs.job import ACTIVE_STATES, LEASE_SECONDS, Job, Kind, State
 
 _COLUMNS = [
     JobRow.id,
@@ -37,15 +37,17 @@ _COLUMNS = [
     JobRow.finished_at,
     JobRow.tries,
 ]
-_NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
-_BACK_IN_QUEUE: dict[str, Any] = {
-    **_NO_LEASE,
+NO_LEASE: dict[str, Any] = {"lease_owner": None, "lease_expires_at": None}
+BACK_IN_QUEUE: dict[str, Any] = {
+    **NO_LEASE,
     "state": "queued",
     "started_at": None,
     "stage": None,
     "stages": [],
     "progress": 0,
 }
+_LOST = "the job was taken over by another worker"
+_CANCELLED = "the job was cancelled"
 _TRIGGER_ROUNDS = 10  # each round lost means that a job ended or began meanwhile
 
 
@@ -77,14 +79,15 @@ def trigger(
             active = connection.execute(_active(kind)).one_or_none()
         if active is None:
             continue  # it ended between the insert and the select
-        if wants_rerun and active.state == "running":
+        # One that came back to the queue may have published before it was lost, and not run again.
+        if wants_rerun and (active.state == "running" or active.tries):
             noted = connection.execute(
                 update(JobRow)
-                .where(JobRow.id == active.id, JobRow.state == "running")
+                .where(JobRow.id == active.id, JobRow.state == active.state)
                 .values(rerun_origin=origin)
             )
             if noted.rowcount != 1:
-                continue  # it ended just now, and what it did not see would stay unseen
+                continue  # it changed just now, and what it did not see would stay unseen
         return Triggered(_job(active), is_coalesced=True)
     raise JobLost("the job table changed faster than a trigger could follow")
 
@@ -123,10 +126,7 @@ def queued(connection: Connection, kind: Kind) -> Job | None:
 
 
 def claim(connection: Connection, job_id: str, *, owner: str, now: datetime) -> Job | None:
-    """Takes the lease of a queued job; None when another worker was faster.
-
-    A trailing run that was noted in an earlier try is dropped: this one begins after it.
-    """
+    """Takes the lease of a queued job; None when another worker was faster."""
     taken = connection.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == "queued")
@@ -141,15 +141,17 @@ def claim(connection: Connection, job_id: str, *, owner: str, now: datetime) -> 
             stages=[],
             peak_rss_mb=None,
             error=None,
-            rerun_origin=None,
         )
     )
     return get(connection, job_id) if taken.rowcount == 1 else None
 
 
 def try_again(connection: Connection, job_id: str, *, owner: str, now: datetime) -> None:
-    """Counts one more try of a running job by the owner that has it. Raises JobLost."""
-    _update_owned(
+    """Counts one more try of a running job by the owner that has it.
+
+    Raises JobLost; JobCancelled, and nothing is to be written then.
+    """
+    _update_wanted(
         connection,
         job_id,
         owner,
@@ -158,8 +160,15 @@ def try_again(connection: Connection, job_id: str, *, owner: str, now: datetime)
         progress=0,
         stage=None,
         stages=[],
-        rerun_origin=None,
     )
+
+
+def begin(connection: Connection, job_id: str, *, owner: str) -> None:
+    """Right before a run reads the first row: what was noted until now is covered by this run.
+
+    Raises JobLost, JobCancelled.
+    """
+    _update_wanted(connection, job_id, owner, rerun_origin=None)
 
 
 def heartbeat(
@@ -173,8 +182,11 @@ def heartbeat(
     stages: list[dict[str, Any]],
     peak_rss_mb: float | None,
 ) -> None:
-    """Renews the lease and notes progress. Raises JobLost when another owner took the job."""
-    _update_owned(
+    """Renews the lease and notes progress.
+
+    Raises JobLost when another owner took the job; JobCancelled when it was asked to end.
+    """
+    _update_wanted(
         connection,
         job_id,
         owner,
@@ -187,14 +199,16 @@ def heartbeat(
 
 
 def check_owner(connection: Connection, job_id: str, *, owner: str) -> None:
-    """Raises JobLost unless `owner` still holds the running job."""
+    """Raises JobLost unless `owner` still holds the running job; JobCancelled."""
     row = connection.execute(
-        select(JobRow.id).where(
+        select(JobRow.cancel_requested_at).where(
             JobRow.id == job_id, JobRow.state == "running", JobRow.lease_owner == owner
         )
     ).one_or_none()
     if row is None:
-        raise JobLost("the job was taken over by another worker")
+        raise JobLost(_LOST)
+    if row.cancel_requested_at is not None:
+        raise JobCancelled(_CANCELLED)
 
 
 def finish(
@@ -218,7 +232,7 @@ def finish(
         "error": error,
         "snapshot_version": snapshot_version,
         "finished_at": now,
-        **_NO_LEASE,
+        **NO_LEASE,
     }
     if state == "succeeded":
         values |= {"progress": 1, "stage": None}
@@ -227,6 +241,11 @@ def finish(
     if peak_rss_mb is not None:
         values["peak_rss_mb"] = peak_rss_mb
     _update_owned(connection, job_id, owner, **values)
+    return queue_trailing(connection, job_id, now=now)
+
+
+def queue_trailing(connection: Connection, job_id: str, *, now: datetime) -> Job | None:
+    """The job that follows one that has ended in this transaction, if one was wanted."""
     # Read after the update: a trigger that came before it is seen, a later one finds no active job.
     wanted = connection.execute(
         select(JobRow.kind, JobRow.rerun_origin).where(JobRow.id == job_id)
@@ -236,53 +255,37 @@ def finish(
     return trigger(connection, kind=wanted.kind, origin=wanted.rerun_origin, now=now).job
 
 
-def release_expired(
-    connection: Connection, *, now: datetime, spare_owner: str | None = None
-) -> list[Job]:
-    """Jobs whose worker was lost: queued again while tries are left, else failed. Returns them.
+def requeue(connection: Connection, job_id: str, *, owner: str, now: datetime) -> Job | None:
+    """Gives a running job back at an orderly stop; the interrupted try does not count.
 
-    A worker names itself as `spare_owner`: awake again after a pause, or after the clock was set,
-    it renews its own lease instead of giving up its work.
+    One that was asked to end is cancelled. Returns its trailing job then, queued when one was
+    wanted. Raises JobLost.
     """
-    lost = [JobRow.state == "running", JobRow.lease_expires_at < now]
-    if spare_owner is not None:
-        lost.append(JobRow.lease_owner != spare_owner)
-    expired = connection.execute(select(*_COLUMNS, JobRow.lease_owner).where(*lost)).all()
-    released = []
-    for row in expired:
-        values = _BACK_IN_QUEUE
-        if row.tries >= MAX_TRIES:
-            reason = f"the worker was lost {row.tries} times while the job ran"
-            values = {**_NO_LEASE, "state": "failed", "error": reason, "finished_at": now}
-        changed = connection.execute(
-            update(JobRow)
-            .where(
-                JobRow.id == row.id,
-                JobRow.state == "running",
-                JobRow.lease_owner == row.lease_owner,
-                JobRow.lease_expires_at < now,
-            )
-            .values(values)
-        )
-        if changed.rowcount == 1:
-            released.append(get(connection, row.id))
-    return released
-
-
-def requeue(connection: Connection, job_id: str, *, owner: str) -> None:
-    """Gives a running job back at an orderly stop; the interrupted try does not count."""
     tries = JobRow.tries - 1
-    _update_owned(connection, job_id, owner, tries=tries, **_BACK_IN_QUEUE)
+    if not _update_owned(connection, job_id, owner, tries=tries, **BACK_IN_QUEUE):
+        return None
+    connection.execute(
+        update(JobRow).where(JobRow.id == job_id).values(state="cancelled", finished_at=now)
+    )
+    return queue_trailing(connection, job_id, now=now)
 
 
-def _update_owned(connection: Connection, job_id: str, owner: str, **values: Any) -> None:
-    changed = connection.execute(
+def _update_wanted(connection: Connection, job_id: str, owner: str, **values: Any) -> None:
+    if _update_owned(connection, job_id, owner, **values):
+        raise JobCancelled(_CANCELLED)
+
+
+def _update_owned(connection: Connection, job_id: str, owner: str, **values: Any) -> bool:
+    """Returns whether the job was asked to end. Raises JobLost."""
+    row = connection.execute(
         update(JobRow)
         .where(JobRow.id == job_id, JobRow.state == "running", JobRow.lease_owner == owner)
         .values(values)
-    )
-    if changed.rowcount != 1:
-        raise JobLost("the job was taken over by another worker")
+        .returning(JobRow.cancel_requested_at)
+    ).one_or_none()
+    if row is None:
+        raise JobLost(_LOST)
+    return row.cancel_requested_at is not None
 
 
 def _active(kind: str) -> Any:

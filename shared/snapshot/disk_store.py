@@ -96,7 +96,7 @@ class DiskStore:
         check: Callable[[], None] | None = None,
     ) -> State:
         version = manifest.version
-        self._sweep()
+        self.sweep()
         keep_reserve(self._folder)
         need = self._check_room(manifest)
         generations = self._rows.generations()
@@ -122,6 +122,13 @@ class DiskStore:
             if isinstance(error, StoreFull):
                 raise StoreFull(self._fullness(need)) from None
             raise
+
+    def sweep(self) -> None:
+        """Removes what belongs to no complete version."""
+        complete = self._rows.generations()
+        for version, names in self._rows.names_by_version().items():
+            if version not in complete and self._rows.with_room(partial(self._stop, version)):
+                self._rows.remove(names)
 
     def prune(self, keep: int) -> list[str]:
         active = self.pointer().version
@@ -185,13 +192,6 @@ class DiskStore:
         return self._rows.with_room(move)
 
     # --- removing ---
-
-    def _sweep(self) -> None:
-        """Removes what belongs to no complete version."""
-        complete = self._rows.generations()
-        for version, names in self._rows.names_by_version().items():
-            if version not in complete and self._rows.with_room(partial(self._stop, version)):
-                self._rows.remove(names)
 
     def _discard(self, version: str) -> None:
         if self._rows.with_room(partial(self._stop, version)):

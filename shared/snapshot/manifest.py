@@ -46,6 +46,8 @@ class Manifest:
     """Why it was published held, one line each; empty where no comparison spoke against it."""
     changes_since: datetime | None = None
     """Writes noted before are contained (`shared/db/changes.py`); None: a release that had none."""
+    job_id: str | None = None
+    """Of the job that published it; a job publishes one version at most."""
     schema: int = SCHEMA
 
     def as_dict(self) -> dict[str, Any]:
@@ -56,6 +58,7 @@ class Manifest:
             "created_at": _instant(self.created_at),
             "data_as_of": None if self.data_as_of is None else _instant(self.data_as_of),
             "changes_since": None if self.changes_since is None else _instant(self.changes_since),
+            "job_id": self.job_id,
             "algorithm": self.algorithm,
             "counts": self.counts,
             "metadata_version": self.metadata_version,
@@ -120,13 +123,14 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
             raise ValueError
         if type(size) is not int or not 0 <= size <= MAX_PART_BYTES:
             raise ValueError
-    as_of, since = raw["data_as_of"], raw.get("changes_since")
+    as_of, since, job_id = raw["data_as_of"], raw.get("changes_since"), raw.get("job_id")
     return Manifest(
         version=raw["version"],
         schema=raw["schema"],
         created_at=_parsed(raw["created_at"]),
         data_as_of=None if as_of is None else _parsed(as_of),
         changes_since=None if since is None else _parsed(since),
+        job_id=None if job_id is None else str(job_id),
         algorithm=dict(raw["algorithm"]),
         counts=dict(raw["counts"]),
         metadata_version=str(raw["metadata_version"]),

@@ -122,7 +122,7 @@ class RedisStore:
         check: Callable[[], None] | None = None,
     ) -> State:
         version = manifest.version
-        self._sweep()
+        self.sweep()
         need = self._check_room(manifest)
         generations = self._index.generations()
         if version in generations:
@@ -146,6 +146,13 @@ class RedisStore:
                 raise StoreFull(self._fullness(need)) from None
             raise
 
+    def sweep(self) -> None:
+        """Removes what belongs to no complete version."""
+        complete = self._index.generations()
+        for version, names in self._index.keys_by_version().items():
+            if version not in complete and self._index.stop(version):
+                self._remove(names)
+
     def prune(self, keep: int) -> list[str]:
         active = self.pointer().version
         surplus = surplus_versions(self._index.generations(), keep=keep, active=active)
@@ -158,13 +165,6 @@ class RedisStore:
 
     def close(self) -> None:
         self._connection.close()
-
-    def _sweep(self) -> None:
-        """Removes what belongs to no complete version."""
-        complete = self._index.generations()
-        for version, names in self._index.keys_by_version().items():
-            if version not in complete and self._index.stop(version):
-                self._remove(names)
 
     def _discard(self, manifest: Manifest) -> None:
         if self._index.stop(manifest.version):

@@ -88,6 +88,13 @@ class SnapshotPublisher(Protocol):
         or, where the store no longer answers, by the next publish.
         """
 
+    def sweep(self) -> None:
+        """Removes what unfinished publishes left behind, and stops those that still go on.
+
+        A publish that was swept cannot complete, however late it wakes: it is told that it was
+        superseded. Raises StoreUnavailable.
+        """
+
     def prune(self, keep: int) -> list[str]:
         """Removes all but the `keep` newest versions; never the active one.
 

@@ -21,7 +21,7 @@ from tastematch.job_progress import job_progress
 
 if TYPE_CHECKING:
     from shared.jobs.job import Job
-    from worker.jobs import Outcome
+    from worker.outcomes import Outcome
     from worker.threads import Transactions
 
 TELL_SECONDS = 0.3
@@ -109,6 +109,8 @@ async def _run(settings: Settings, *, no_activate: bool) -> Job:
 
 def _failed(job: Job, outcomes: list[Outcome]) -> TasteMatchError:
     """The reason; as the child's own class where a dependency is away, for the exit code."""
+    if job.state == "cancelled":
+        return JobFailed("the precompute was cancelled")
     reason = f"the precompute failed: {job.error or 'another worker took it over'}"
     kind = getattr(errors, outcomes[-1].kind or "", None) if outcomes else None
     if isinstance(kind, type) and issubclass(kind, DependencyError):
@@ -137,12 +139,12 @@ async def _follow(
 def _claim(connection: Any, owner: str) -> Job:
     """Takes the job in the transaction that queues it, so that no worker is faster."""
     from shared.db.schema import check_schema
-    from shared.jobs import records
+    from shared.jobs import leases, records
     from shared.jobs.clock import database_time
 
     check_schema(connection)
     now = database_time(connection)
-    records.release_expired(connection, now=now)
+    leases.release_expired(connection, now=now)
     triggered = records.trigger(
         connection, kind="precompute", origin="cli", now=now, wants_rerun=False
     )

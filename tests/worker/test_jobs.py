@@ -18,7 +18,7 @@ from sqlalchemy import Engine
 
 from shared.db.engine import sync_engine
 from shared.errors import DatabaseUnavailable
-from shared.jobs import records
+from shared.jobs import leases, records
 from shared.jobs.job import MAX_TRIES, Job
 from shared.settings import load_settings
 from tests.services.children import is_alive
@@ -235,7 +235,7 @@ async def test_a_worker_that_lost_its_job_kills_the_child_and_says_nothing(bench
     pid = bench.journal("start")[0]["pid"]
     with bench.engine.begin() as connection:
         later = datetime.now(UTC) + timedelta(hours=1)
-        records.release_expired(connection, now=later)
+        leases.release_expired(connection, now=later)
         records.claim(connection, job.id, owner="b", now=later)
 
     async with asyncio.timeout(15):

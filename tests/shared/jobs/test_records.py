@@ -12,8 +12,8 @@ import pytest
 from sqlalchemy import Connection, Engine
 
 from shared.db.engine import async_engine, sync_engine
-from shared.errors import JobLost, JobNotFound
-from shared.jobs import records, slots, workers
+from shared.errors import JobCancelled, JobEnded, JobLost, JobNotFound
+from shared.jobs import cancelling, leases, records, slots, workers
 from shared.jobs.clock import database_time
 from shared.jobs.job import LEASE_SECONDS, MAX_TRIES, Job
 from shared.jobs.records import Triggered
@@ -189,10 +189,8 @@ def test_one_of_many_workers_claims_a_job(engine: Engine) -> None:
 def test_a_lost_worker_s_job_is_queued_again_and_its_late_words_are_refused(engine: Engine) -> None:
     job = running(engine, "a")
     with engine.begin() as connection:
-        assert records.release_expired(connection, now=NOW) == []
-        assert [each.id for each in records.release_expired(connection, now=AFTER_LEASE)] == [
-            job.id
-        ]
+        assert leases.release_expired(connection, now=NOW) == []
+        assert [each.id for each in leases.release_expired(connection, now=AFTER_LEASE)] == [job.id]
         assert records.claim(connection, job.id, owner="b", now=AFTER_LEASE) is not None
 
     with engine.begin() as connection:
@@ -210,7 +208,7 @@ def test_a_lost_worker_s_job_is_queued_again_and_its_late_words_are_refused(engi
                 peak_rss_mb=None,
             )
         with pytest.raises(JobLost):
-            records.requeue(connection, job.id, owner="a")
+            records.requeue(connection, job.id, owner="a", now=NOW)
         with pytest.raises(JobLost):
             records.try_again(connection, job.id, owner="a", now=AFTER_LEASE)
     with pytest.raises(JobLost):
@@ -222,8 +220,8 @@ def test_a_lost_worker_s_job_is_queued_again_and_its_late_words_are_refused(engi
 def test_a_worker_spares_its_own_lease(engine: Engine) -> None:
     job = running(engine, "a")
     with engine.begin() as connection:
-        assert records.release_expired(connection, now=AFTER_LEASE, spare_owner="a") == []
-        assert records.release_expired(connection, now=AFTER_LEASE, spare_owner="b") != []
+        assert leases.release_expired(connection, now=AFTER_LEASE, spare_owner="a") == []
+        assert leases.release_expired(connection, now=AFTER_LEASE, spare_owner="b") != []
     assert read(engine, job).state == "queued"
 
 
@@ -240,7 +238,7 @@ def test_a_heartbeat_keeps_the_lease_and_shows_progress(engine: Engine) -> None:
             stages=[{"name": "extract", "seconds": 0.25}],
             peak_rss_mb=101.5,
         )
-        assert records.release_expired(connection, now=AFTER_LEASE) == []
+        assert leases.release_expired(connection, now=AFTER_LEASE) == []
 
     seen = read(engine, job).as_dict()
     assert (seen["progress"], seen["stage"], seen["peak_rss_mb"]) == (0.5, "lists", 101.5)
@@ -251,11 +249,11 @@ def test_a_job_whose_workers_are_always_lost_fails_with_its_reason(engine: Engin
     job = running(engine, "w1")
     for number in range(2, MAX_TRIES + 1):
         with engine.begin() as connection:
-            records.release_expired(connection, now=AFTER_LEASE)
+            leases.release_expired(connection, now=AFTER_LEASE)
             assert records.claim(connection, job.id, owner=f"w{number}", now=NOW) is not None
 
     with engine.begin() as connection:
-        (released,) = records.release_expired(connection, now=AFTER_LEASE)
+        (released,) = leases.release_expired(connection, now=AFTER_LEASE)
 
     assert released.state == "failed"
     assert released.error == "the worker was lost 3 times while the job ran"
@@ -265,26 +263,192 @@ def test_a_job_whose_workers_are_always_lost_fails_with_its_reason(engine: Engin
 def test_an_orderly_stop_gives_the_job_back_uncounted(engine: Engine) -> None:
     job = running(engine, "a")
     with engine.begin() as connection:
-        records.requeue(connection, job.id, owner="a")
+        records.requeue(connection, job.id, owner="a", now=NOW)
 
     given_back = read(engine, job)
     assert (given_back.state, given_back.tries, given_back.started_at) == ("queued", 0, None)
 
 
+def begin(engine: Engine, job: Job, *, owner: str = "a") -> None:
+    with engine.begin() as connection:
+        records.begin(connection, job.id, owner=owner)
+
+
 def test_a_run_that_begins_anew_covers_what_came_before(engine: Engine) -> None:
-    """The note of a trailing run falls away where the job itself runs again from its start."""
+    """The note of a trailing run falls away where the job reads again from its start."""
     job = running(engine, "a")
+    begin(engine, job)
     trigger(engine)
     with engine.begin() as connection:
         records.try_again(connection, job.id, owner="a", now=NOW)
+    begin(engine, job)
     assert finish(engine, job) is None
 
     job = running(engine, "a")
     trigger(engine)
     with engine.begin() as connection:
-        records.requeue(connection, job.id, owner="a")
+        records.requeue(connection, job.id, owner="a", now=NOW)
         records.claim(connection, job.id, owner="a", now=NOW)
+    begin(engine, job)
     assert finish(engine, job) is None
+
+
+def test_a_trigger_that_meets_a_job_that_came_back_is_covered_however_it_ends(
+    engine: Engine,
+) -> None:
+    """The job may have published before its worker was lost, and then it does not read again."""
+    job = running(engine, "a")
+    with engine.begin() as connection:
+        leases.release_expired(connection, now=AFTER_LEASE)
+    assert trigger(engine).job.id == job.id
+    with engine.begin() as connection:
+        assert records.claim(connection, job.id, owner="b", now=AFTER_LEASE) is not None
+
+    assert finish(engine, job, owner="b") is not None
+
+
+def test_a_job_whose_workers_are_always_lost_leaves_the_run_that_was_wanted(
+    engine: Engine,
+) -> None:
+    job = running(engine, "w1")
+    for number in range(2, MAX_TRIES + 1):
+        with engine.begin() as connection:
+            leases.release_expired(connection, now=AFTER_LEASE)
+            records.claim(connection, job.id, owner=f"w{number}", now=NOW)
+    trigger(engine, origin="api")
+
+    with engine.begin() as connection:
+        leases.release_expired(connection, now=AFTER_LEASE)
+        left = records.queued(connection, "precompute")
+
+    assert left is not None
+    assert (left.origin, left.tries) == ("api", 0)
+
+
+def test_a_clock_set_back_makes_no_lease_longer(engine: Engine) -> None:
+    """A worker that lives renews in time; the job of one that is gone does not wait for a day."""
+    job = running(engine, "a")
+    before = NOW - timedelta(days=1)
+    with engine.begin() as connection:
+        assert leases.release_expired(connection, now=before) == []
+        after = before + timedelta(seconds=LEASE_SECONDS + 1)
+        assert [each.id for each in leases.release_expired(connection, now=after)] == [job.id]
+
+
+# --- cancelling -------------------------------------------------------------------------------
+
+
+def cancel(engine: Engine, job: Job, *, now: datetime = NOW) -> cancelling.Cancelled:
+    with engine.begin() as connection:
+        return cancelling.cancel(connection, job.id, now=now)
+
+
+def test_a_queued_job_is_cancelled_at_once_and_makes_room(engine: Engine) -> None:
+    job = trigger(engine).job
+
+    cancelled = cancel(engine, job)
+
+    assert (cancelled.job.state, cancelled.job.finished_at, cancelled.is_new) == (
+        "cancelled",
+        NOW,
+        True,
+    )
+    assert not cancel(engine, job).is_new
+    with engine.begin() as connection:
+        assert records.claim(connection, job.id, owner="a", now=NOW) is None
+    assert not trigger(engine).is_coalesced
+
+
+def test_a_running_job_that_is_cancelled_may_neither_go_on_nor_publish(engine: Engine) -> None:
+    job = running(engine)
+
+    assert cancel(engine, job).job.state == "running"
+
+    steps: list[Callable[[Connection], object]] = [
+        lambda connection: records.check_owner(connection, job.id, owner="a"),
+        lambda connection: records.begin(connection, job.id, owner="a"),
+        lambda connection: records.try_again(connection, job.id, owner="a", now=NOW),
+        lambda connection: records.heartbeat(
+            connection,
+            job.id,
+            owner="a",
+            now=NOW,
+            progress=0.5,
+            stage="lists",
+            stages=[],
+            peak_rss_mb=None,
+        ),
+    ]
+    for step in steps:
+        with pytest.raises(JobCancelled), engine.begin() as connection:
+            step(connection)
+    assert finish(engine, job, state="cancelled") is None
+    assert read(engine, job).state == "cancelled"
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+def test_a_job_that_ended_otherwise_is_not_cancelled(engine: Engine, state: str) -> None:
+    job = running(engine)
+    finish(engine, job, state=state)
+    ended = read(engine, job)
+
+    with pytest.raises(JobEnded, match=state):
+        cancel(engine, job)
+
+    assert read(engine, job) == ended
+
+
+def test_a_cancelled_job_takes_the_run_noted_before_with_it_and_no_later_one(
+    engine: Engine,
+) -> None:
+    job = running(engine)
+    trigger(engine)
+    cancel(engine, job)
+    assert finish(engine, job, state="cancelled") is None
+
+    job = running(engine)
+    cancel(engine, job)
+    trigger(engine, origin="api")
+    trailing = finish(engine, job, state="cancelled")
+    assert trailing is not None
+    assert (trailing.state, trailing.origin) == ("queued", "api")
+
+
+def test_a_cancelled_job_ends_without_its_worker(engine: Engine) -> None:
+    """Lost, stopped, or lost before the wish: it is never run again."""
+    job = running(engine)
+    cancel(engine, job)
+    with engine.begin() as connection:
+        (released,) = leases.release_expired(connection, now=AFTER_LEASE)
+    assert released.state == "cancelled"
+
+    job = running(engine)
+    cancel(engine, job)
+    with engine.begin() as connection:
+        records.requeue(connection, job.id, owner="a", now=NOW)
+    assert read(engine, job).state == "cancelled"
+
+    job = running(engine)
+    assert cancel(engine, job, now=AFTER_LEASE).job.state == "cancelled"
+
+
+def test_cancels_and_claims_at_once_agree(engine: Engine) -> None:
+    """Whoever comes first: nobody runs a job that was said to be cancelled."""
+    for _ in range(20):
+        job = trigger(engine).job
+
+        def cancel_or_claim(place: int, job: Job = job) -> str:
+            if place:
+                return cancel(engine, job).job.state
+            with engine.begin() as connection:
+                claimed = records.claim(connection, job.id, owner="a", now=NOW)
+            return "missed" if claimed is None else "claimed"
+
+        outcomes = set(at_once(3, cancel_or_claim))
+
+        assert outcomes in ({"cancelled", "missed"}, {"running", "claimed"})
+        if "running" in outcomes:
+            finish(engine, job, state="cancelled")
 
 
 # --- slots ------------------------------------------------------------------------------------
@@ -322,6 +486,26 @@ def test_a_slot_during_a_run_asks_for_nothing_more(engine: Engine) -> None:
         assert records.finish(connection, job.id, owner="a", state="succeeded", now=later) is None
 
     assert trigger_slot(engine, slot=slot, now=slot + timedelta(seconds=9)) is None
+
+
+def test_a_clock_that_was_ahead_leaves_no_day_without_runs(engine: Engine) -> None:
+    """A run of tomorrow, by a clock that has been set right since, is not that of today's slots."""
+    tomorrow = NOW + timedelta(days=1)
+    job = trigger_slot(engine, slot=tomorrow, now=tomorrow)
+    assert job is not None
+    with engine.begin() as connection:
+        records.claim(connection, job.id, owner="a", now=tomorrow)
+        records.finish(connection, job.id, owner="a", state="succeeded", now=tomorrow)
+
+    for hours in range(1, 4):
+        slot = NOW + timedelta(hours=hours)
+        job = trigger_slot(engine, slot=slot, now=slot + timedelta(seconds=1))
+        assert job is not None
+        with engine.begin() as connection:
+            records.claim(connection, job.id, owner="a", now=slot)
+            records.finish(connection, job.id, owner="a", state="succeeded", now=slot)
+        back = slot + timedelta(seconds=-3)
+        assert trigger_slot(engine, slot=slot, now=back) is None  # set back a little: not again
 
 
 # --- clock and workers ------------------------------------------------------------------------

@@ -108,7 +108,7 @@ JUNK = st.recursive(
     max_leaves=5,
 )
 FIELDS = sorted(MANIFEST.as_dict())
-NEWER_FIELDS = {"held_because": [], "changes_since": None}
+NEWER_FIELDS = {"held_because": [], "changes_since": None, "job_id": None}
 """Fields that older releases do not write, and what their absence means."""
 
 
