@@ -16,12 +16,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import BinaryIO, Generic, NamedTuple, cast
 
+from shared.columns import Parser
 from shared.errors import DatasetError
 from shared.parsing import MAX_JAVASCRIPT_ID, ParseError, shown
 from tastematch.csv_rows import Malformed, read_csv_rows
 from tastematch.dataset_rows import (
     OrderRow,
-    Parser,
     RestaurantRow,
     Row,
     TableForm,

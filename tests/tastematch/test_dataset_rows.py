@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from shared.columns import MAX_DESCRIPTION_CHARS
 from tastematch.dataset import BadRow
 from tastematch.dataset_rows import (
     MAX_AHEAD,
-    MAX_DESCRIPTION_CHARS,
     OrderRow,
     RestaurantRow,
     UserRow,
