@@ -7,7 +7,7 @@ so a transaction that is late is left behind to end by itself, and the request i
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import DatabaseUnavailable
@@ -38,15 +38,20 @@ async def in_transaction(
     Raises DatabaseUnavailable, also when the deadline has passed (the outcome is then unknown),
     SchemaError, and what `work` raises.
     """
-    task = asyncio.ensure_future(_transaction(engine, work))
+    return await by_deadline(_transaction(engine, work), deadline_seconds)
+
+
+async def by_deadline(work: Coroutine[Any, Any, T], seconds: float) -> T:
+    """What `work` returns. Raises DatabaseUnavailable once it is late, and what it raises."""
+    task = asyncio.ensure_future(work)
     try:
-        done, _ = await asyncio.wait({task}, timeout=deadline_seconds)
+        done, _ = await asyncio.wait({task}, timeout=seconds)
     except asyncio.CancelledError:
         _leave_behind(task)
         raise
     if not done:
         _leave_behind(task)
-        raise DatabaseUnavailable(f"the database did not answer within {deadline_seconds:g} s")
+        raise DatabaseUnavailable(f"the database did not answer within {seconds:g} s")
     return task.result()
 
 

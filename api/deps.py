@@ -19,6 +19,7 @@ from api.auth import Authenticator, Principal, Role, require_role
 from api.cursors import PageCursors
 from api.follower import SnapshotFollower
 from api.lifecycle import Lifecycle
+from api.worker_count import WorkerCount
 from shared.jobs.queue import JobQueue
 from shared.settings import Settings
 from shared.snapshot.store import SnapshotCatalog
@@ -65,12 +66,18 @@ class Resources:
         return self._engine
 
     @cached_property
+    def worker_count(self) -> WorkerCount:
+        return WorkerCount(self.settings)
+
+    @cached_property
     def queue(self) -> JobQueue:
         from shared.jobs.opening import open_queue
 
         return open_queue(self.settings)
 
     async def close(self) -> None:
+        if "worker_count" in self.__dict__:
+            self.worker_count.close()
         if "queue" in self.__dict__:
             await self.queue.close()
         if "_engine" in self.__dict__:
