@@ -156,5 +156,5 @@ def test_the_exclusions_are_written_as_the_document_says() -> None:
     assert overlay.decode_user_exclusion(overlay.encode_exclusion(hidden)) == hidden
     assert overlay.decode_restaurant_exclusion(overlay.encode_exclusion(closed)) == closed
     nothing = overlay.UserExclusion(7, is_erased=False, hidden=frozenset())
-    assert overlay.encode_exclusion(nothing) == overlay.GONE
+    assert overlay.decode_user_exclusion(overlay.encode_exclusion(nothing)) == nothing
     assert overlay.EXCLUSIONS == "exclusions"
