@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from shared.errors import DatabaseUnavailable
+from shared.errors import DatabaseUnavailable, RowLocked
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -21,6 +21,7 @@ DEADLINE_SECONDS = 2.5
 # authorization, unknown database, lack of resources, intervention of an operator. While it
 # connects, asyncpg raises them as they are; later they come wrapped as a plain driver error.
 _UNAVAILABLE = ("08", "28", "3D", "53", "57")
+_LOCK_NOT_AVAILABLE = "55P03"
 
 T = TypeVar("T")
 
@@ -65,6 +66,8 @@ async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Aw
                 return await work(connection)
     except Exception as error:
         state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
+        if state == _LOCK_NOT_AVAILABLE:
+            raise RowLocked("another writer holds what is to be changed") from None
         if state.startswith(_UNAVAILABLE):
             raise DatabaseUnavailable(f"the database refuses the work ({state})") from None
         raise

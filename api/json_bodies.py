@@ -22,12 +22,7 @@ def read_object(
     body: bytes, headers: Headers, *, members: Mapping[str, type[bool | int | str]]
 ) -> dict[str, Any]:
     """The members that are present; none where there is no body."""
-    if not body:
-        return {}
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
-    if media_type != JSON_MEDIA_TYPE:
-        raise MalformedInput("the body must be application/json")
-    value = parse_object(body)
+    value = read_members(body, headers)
     problems = [
         FieldError("body", name[:40], _problem(members.get(name)))
         for name, member in value.items()
@@ -37,6 +32,16 @@ def read_object(
         first = problems[0]
         raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
     return value
+
+
+def read_members(body: bytes, headers: Headers) -> dict[str, Any]:
+    """All members, whatever they are; none where there is no body. Raises MalformedInput."""
+    if not body:
+        return {}
+    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if media_type != JSON_MEDIA_TYPE:
+        raise MalformedInput("the body must be application/json")
+    return parse_object(body)
 
 
 def parse_object(text: bytes, *, called: str = "the body") -> dict[str, Any]:

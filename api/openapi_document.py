@@ -11,6 +11,7 @@ from typing import Any
 from api.documented import COMPONENTS, PROBLEM_CONTENT
 from api.documented_headers import describe_headers, header_components
 from api.documented_operation import OPERATION_SCHEMAS
+from api.documented_orders import ORDER_SCHEMAS
 
 DESCRIPTION = (
     "Restaurant recommendations as ids, best first, and the restaurants' metadata to join them "
@@ -22,6 +23,7 @@ TAGS = (
     ("recommendations", "What to show to whom. An answer names its snapshot and its source."),
     ("restaurants", "What a frontend shows of restaurants; public and cacheable."),
     ("lists", "The same for everybody; public and cacheable."),
+    ("orders", "What users order; written to the database before it is answered."),
     ("jobs", "Background work, for schedulers and operators."),
     ("snapshots", "The published versions, for operators."),
     ("operation", "For load balancers and monitoring."),
@@ -37,7 +39,7 @@ def complete_document(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     for kind, entries in COMPONENTS.items():
         components.setdefault(kind, {}).update(entries)
-    components["schemas"].update(OPERATION_SCHEMAS)
+    components["schemas"].update(OPERATION_SCHEMAS | ORDER_SCHEMAS)
     components["headers"] = header_components()
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -12,7 +12,7 @@ import platform
 import resource
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol
+from typing import Any, Final, Literal
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -53,13 +53,6 @@ _JOB_BUCKETS = (1, 5, 15, 30, 60, 120, 300, 600, 1800)
 _CGROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 
 
-class ConnectionPool(Protocol):
-    """The part of SQLAlchemy's pool that is watched."""
-
-    def checkedin(self) -> int: ...
-    def checkedout(self) -> int: ...
-
-
 def _counter(name: str, meaning: str, *labels: str) -> Counter:
     return Counter(f"tastematch_{name}", meaning, labels, registry=None)
 
@@ -93,6 +86,7 @@ _ENTITIES = _gauge("snapshot_entities", "What the served snapshot holds", "kind"
 _BYTES = _gauge("snapshot_bytes", "Size of each part of the served snapshot", "part")
 _LOAD_FAILURES = _counter("snapshot_load_failures_total", "Versions not taken up", "reason")
 _DEGRADED = _gauge("degraded", "1 while this dependency does not answer", "dependency")
+_WAKES_FAILED = _counter("refresh_wakes_failed_total", "Wake-ups that no queue took")
 _POOL = _gauge("db_pool_connections", "Connections of this process to the database", "state")
 
 # Worker
@@ -114,7 +108,7 @@ _GROUPS: dict[Service, tuple[Any, ...]] = {
     "api": (
         *(_REQUESTS, _DURATION, _IN_FLIGHT, _SHED, _AUTH_FAILURES, _SERVED, _SERVED_304),
         *(_METADATA, _METADATA_BYTES, _CREATED, _LOADED, _PINNED, _SNAPSHOT, _ENTITIES, _BYTES),
-        *(_LOAD_FAILURES, _DEGRADED, _POOL),
+        *(_LOAD_FAILURES, _DEGRADED, _WAKES_FAILED, _POOL),
     ),
     "worker": (
         *(_JOBS, _JOB_DURATION, _JOB_STAGE, _JOB_PEAK, _JOB_PROGRESS, _JOB_SUCCESS, _HEARTBEAT),
@@ -227,7 +221,12 @@ def dependency_degraded(dependency: str, is_degraded: bool) -> None:
     _DEGRADED.labels(dependency).set(is_degraded)
 
 
-def watch_pool(pool: ConnectionPool) -> None:
+def wake_failed() -> None:
+    """A worker was not woken for changes; it finds them by itself, later."""
+    _WAKES_FAILED.inc()
+
+
+def watch_pool(pool: Any) -> None:
     """Shows the pool of the API's engine: what `engine.pool` holds."""
     _POOL.labels("in_use").set_function(lambda: float(pool.checkedout()))
     _POOL.labels("idle").set_function(lambda: float(pool.checkedin()))

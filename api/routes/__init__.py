@@ -1,6 +1,16 @@
 """The routers of the API, in the order in which their paths are tried."""
 
-from api.routes import docs, health, jobs, lists, metadata, recommendations, restaurants, snapshots
+from api.routes import (
+    docs,
+    health,
+    jobs,
+    lists,
+    metadata,
+    orders,
+    recommendations,
+    restaurants,
+    snapshots,
+)
 
 ROUTERS = (
     health.router,
@@ -8,6 +18,7 @@ ROUTERS = (
     metadata.router,
     restaurants.router,
     lists.router,
+    orders.router,
     jobs.router,
     snapshots.router,
     docs.router,

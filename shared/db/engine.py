@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 SQLITE_BUSY_SECONDS = 10
+# How long a statement of the API waits for a row: well within its deadline for a transaction.
+LOCK_SECONDS = 1.0
 
 # A peer that vanished without a word is noticed within half a minute, not after hours.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -75,7 +77,10 @@ def async_engine(settings: Settings) -> AsyncEngine:
         connect_args={
             "timeout": settings.db_connect_timeout,
             "command_timeout": settings.db_statement_timeout,
-            "server_settings": {"statement_timeout": milliseconds},
+            "server_settings": {
+                "statement_timeout": milliseconds,
+                "lock_timeout": str(int(LOCK_SECONDS * 1000)),
+            },
             **ssl_args,
         },
         **_pool(settings),

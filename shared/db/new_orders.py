@@ -1,0 +1,255 @@
+"""Writing new orders: many callers' at once, in one transaction that the caller commits.
+
+Each order adds its user where there is none yet, notes that the user changed, and remembers the
+key it was sent under. What is refused of one order leaves the others alone. The statements come in
+an order that all writers keep, and their rows ascending, so that no two wait for each other.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from decimal import Decimal
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import (
+    BigInteger,
+    Connection,
+    Delete,
+    Dialect,
+    String,
+    bindparam,
+    delete,
+    insert,
+    select,
+    tuple_,
+)
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
+
+from shared.db.changes import note_changes
+from shared.db.models import IdempotencyKey, Order, Restaurant, User
+from shared.db.orders import LeanRestaurant, StoredOrder, plain_amount
+from shared.errors import FieldError, InvalidInput
+
+KEY_HOURS: Final = 48
+"""How long keys are kept: twice what is promised, so that clocks need not agree."""
+PRUNED_AT_ONCE: Final = 1000
+
+_KEY_HEADER = "Idempotency-Key"
+
+
+@dataclass(frozen=True, slots=True)
+class NewOrder:
+    """`order_date` in UTC; `body_hash` tells one body from another under the same `key`."""
+
+    user_id: int
+    restaurant_id: int
+    order_date: datetime
+    total_amount: Decimal | None
+    rating: float | None
+    key: str | None = None
+    body_hash: str = ""
+
+
+class Placed(NamedTuple):
+    """`revision` of the user's changes; None where an earlier request placed the order."""
+
+    order: StoredOrder
+    revision: int | None
+
+
+class _Known(NamedTuple):
+    body_hash: str
+    order: StoredOrder
+
+
+_Key = tuple[int, str]
+
+
+def place_orders(
+    connection: Connection, orders: Sequence[NewOrder], *, new_id: Callable[[], int], now: datetime
+) -> list[Placed | InvalidInput]:
+    """The outcome of each order, in their order. Raises IntegrityError.
+
+    That is where an id is taken or a user was erased meanwhile: nothing of it may be committed,
+    and everything may be tried again.
+    """
+    insert_or_ignore = _insert_or_ignore(connection.dialect)
+    users = sorted({order.user_id for order in orders})
+    # A write, so that SQLite takes the lock before anything is read.
+    connection.execute(insert_or_ignore(User), [{"id": user_id} for user_id in users])
+    known = _known_keys(connection, orders)
+    restaurants = _open_restaurants(connection, orders)
+    firsts = _first_of_each_key(orders)
+    accepted = {
+        place
+        for place in firsts
+        if _key(orders[place]) not in known and orders[place].restaurant_id in restaurants
+    }
+    placed: dict[int, Placed] = {}
+    if accepted:
+        revisions = _note(connection, {orders[place].user_id for place in accepted})
+        ids = {place: new_id() for place in sorted(accepted)}
+        lost = _remember_keys(connection, orders, ids, now=now)
+        if lost:  # another process placed them since they were looked for
+            known |= _known_keys(connection, [orders[place] for place in lost])
+            for place in lost:
+                del ids[place]
+        if ids:
+            connection.execute(insert(Order), [_row(orders[p], ids[p]) for p in ids])
+        for place, order_id in ids.items():
+            order = orders[place]
+            stored = StoredOrder(
+                order_id,
+                restaurants[order.restaurant_id],
+                order.order_date,
+                plain_amount(order.total_amount),
+                order.rating,
+            )
+            placed[place] = Placed(stored, revisions[order.user_id])
+            if (key := _key(order)) is not None:
+                known[key] = _Known(order.body_hash, stored)
+    return [
+        placed.get(place) or _outcome(order, known, restaurants)
+        for place, order in enumerate(orders)
+    ]
+
+
+def forget_keys(*, now: datetime) -> Delete:
+    """Removes keys older than KEY_HOURS, at most PRUNED_AT_ONCE."""
+    old = (
+        select(IdempotencyKey.user_id, IdempotencyKey.key)
+        .where(IdempotencyKey.created_at < now - timedelta(hours=KEY_HOURS))
+        .order_by(IdempotencyKey.created_at)
+        .limit(PRUNED_AT_ONCE)
+    )
+    return delete(IdempotencyKey).where(tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(old))
+
+
+def _outcome(
+    order: NewOrder, known: dict[_Key | None, _Known], restaurants: dict[int, LeanRestaurant]
+) -> Placed | InvalidInput:
+    """Of an order that was placed before, or is refused."""
+    before = known.get(_key(order))
+    if before is None:
+        assert order.restaurant_id not in restaurants, "else it would have been placed"
+        return _refused("body", "restaurant_id", "names no restaurant that takes orders")
+    if before.body_hash != order.body_hash:
+        return _refused("header", _KEY_HEADER, "was used with another body")
+    return Placed(before.order, None)
+
+
+def _refused(location: str, name: str, detail: str) -> InvalidInput:
+    kind = "body member" if location == "body" else location
+    return InvalidInput(f"{kind} {name}: {detail}", (FieldError(location, name, detail),))
+
+
+def _key(order: NewOrder) -> _Key | None:
+    return None if order.key is None else (order.user_id, order.key)
+
+
+def _first_of_each_key(orders: Sequence[NewOrder]) -> list[int]:
+    """The places of all orders but those that repeat a key of one before them."""
+    seen: set[_Key] = set()
+    places = []
+    for place, order in enumerate(orders):
+        key = _key(order)
+        if key is None or key not in seen:
+            places.append(place)
+        if key is not None:
+            seen.add(key)
+    return places
+
+
+def _known_keys(connection: Connection, orders: Sequence[NewOrder]) -> dict[_Key | None, _Known]:
+    keys = {key for order in orders if (key := _key(order)) is not None}
+    if not keys:
+        return {}
+    values = {"users": sorted({u for u, _ in keys}), "keys": sorted({k for _, k in keys})}
+    found: dict[_Key | None, _Known] = {}
+    for row in connection.execute(_KNOWN, values):
+        if (row.user_id, row.key) in keys:
+            restaurant = LeanRestaurant(row.restaurant_id, row.name, row.image_url)
+            amount = plain_amount(row.total_amount)
+            stored = StoredOrder(row.order_id, restaurant, row.order_date, amount, row.rating)
+            found[row.user_id, row.key] = _Known(row.body_hash, stored)
+    return found
+
+
+def _open_restaurants(
+    connection: Connection, orders: Sequence[NewOrder]
+) -> dict[int, LeanRestaurant]:
+    ids = sorted({order.restaurant_id for order in orders})
+    rows = connection.execute(_OPEN, {"ids": ids})
+    return {row.id: LeanRestaurant(row.id, row.name, row.image_url) for row in rows}
+
+
+def _note(connection: Connection, users: set[int]) -> dict[int, int]:
+    statement = note_changes("user", sorted(users), dialect=connection.dialect)
+    return {row.subject_id: row.revision for row in connection.execute(statement)}
+
+
+def _remember_keys(
+    connection: Connection, orders: Sequence[NewOrder], ids: dict[int, int], *, now: datetime
+) -> list[int]:
+    """Returns the places of orders whose key another process remembered first."""
+    keyed = {key: place for place in ids if (key := _key(orders[place])) is not None}
+    if not keyed:
+        return []
+    statement = _insert_or_ignore(connection.dialect)(IdempotencyKey).returning(
+        IdempotencyKey.user_id, IdempotencyKey.key
+    )
+    rows = [
+        {
+            "user_id": user_id,
+            "key": key,
+            "body_hash": orders[place].body_hash,
+            "order_id": ids[place],
+            "created_at": now,
+        }
+        for (user_id, key), place in sorted(keyed.items())
+    ]
+    ours = {(row.user_id, row.key) for row in connection.execute(statement, rows)}
+    return [place for key, place in keyed.items() if key not in ours]
+
+
+def _row(order: NewOrder, order_id: int) -> dict[str, Any]:
+    return {
+        "id": order_id,
+        "user_id": order.user_id,
+        "restaurant_id": order.restaurant_id,
+        "order_date": order.order_date,
+        "total_amount": order.total_amount,
+        "rating": order.rating,
+    }
+
+
+def _insert_or_ignore(dialect: Dialect) -> Callable[[Any], Any]:
+    insert_into: Any = sqlite_insert if dialect.name == "sqlite" else postgresql_insert
+    return lambda table: insert_into(table).on_conflict_do_nothing()
+
+
+_OPEN = select(Restaurant.id, Restaurant.name, Restaurant.image_url).where(
+    Restaurant.id.in_(bindparam("ids", expanding=True, type_=BigInteger)),
+    Restaurant.is_active.is_(True),
+)
+_KNOWN = (
+    select(
+        IdempotencyKey.user_id,
+        IdempotencyKey.key,
+        IdempotencyKey.body_hash,
+        IdempotencyKey.order_id,
+        Order.restaurant_id,
+        Order.order_date,
+        Order.total_amount,
+        Order.rating,
+        Restaurant.name,
+        Restaurant.image_url,
+    )
+    .join(Order, Order.id == IdempotencyKey.order_id)
+    .join(Restaurant, Restaurant.id == Order.restaurant_id)
+    .where(
+        IdempotencyKey.user_id.in_(bindparam("users", expanding=True, type_=BigInteger)),
+        IdempotencyKey.key.in_(bindparam("keys", expanding=True, type_=String)),
+    )
+)
