@@ -19,9 +19,7 @@ from api.auth import Authenticator, Principal, Role, require_role
 from api.cursors import PageCursors
 from api.follower import SnapshotFollower
 from api.lifecycle import Lifecycle
-from api.order_writer import OrderWriter
 from api.overlay import Overlay
-from api.waking import RefreshWake
 from api.worker_count import WorkerCount
 from shared.jobs.queue import JobQueue
 from shared.settings import Settings
@@ -48,8 +46,6 @@ class Resources:
         self.page_cursors = PageCursors(settings)
         self.overlay = Overlay(settings)
         self.snapshots = SnapshotFollower(settings, store)
-        self.order_writer = OrderWriter(self.open_engine)
-        self.refresh_wake = RefreshWake(self._open_queue)
         self._opening = asyncio.Lock()
 
     @cached_property
@@ -58,7 +54,7 @@ class Resources:
         from shared.metrics import watch_pool
 
         engine = async_engine(self.settings)
-        watch_pool(engine.sync_engine.pool)
+        watch_pool(engine.sync_engine.pool)  # type: ignore[arg-type]
         return engine
 
     async def open_engine(self) -> AsyncEngine:
@@ -81,13 +77,7 @@ class Resources:
 
         return open_queue(self.settings)
 
-    async def _open_queue(self) -> JobQueue:
-        """The queue; its packages are loaded in a thread."""
-        return await asyncio.to_thread(lambda: self.queue)
-
     async def close(self) -> None:
-        await self.order_writer.close()
-        await self.refresh_wake.close()
         if "worker_count" in self.__dict__:
             self.worker_count.close()
         if "queue" in self.__dict__:

@@ -18,8 +18,10 @@ import orjson
 
 from api.answers import JSON_TYPE, HeaderField
 from api.caching import IDENTITY, Negotiator
+from api.changes import NOTHING_GONE, Gone
 from api.columns import Columns, columns_from, columns_of
 from api.metadata_forms import MetadataForms, Representation, represent
+from api.overlay_logs import RefreshedLists
 from api.selection import Selector
 from shared.errors import SnapshotDamaged
 from shared.snapshot import format as parts
@@ -58,7 +60,14 @@ PUBLIC_CACHE: HeaderField = (
 
 
 class LocalSnapshot:
-    """A mapped version and what requests need of it prebuilt. Immutable once it is open."""
+    """A mapped version and what requests need of it prebuilt. Immutable once it is open.
+
+    Beside it stands what changed since: `refreshed` are lists that the worker made anew, `gone`
+    the restaurants that are inactive now (asked for by `Overlay.gone_in`).
+    """
+
+    refreshed: RefreshedLists | None = None
+    gone: Gone = NOTHING_GONE
 
     def __init__(self, folder: Path, manifest: Manifest, *, public_vary: bytes) -> None:
         self.manifest = manifest

@@ -1,0 +1,171 @@
+"""What is not shown, or shown otherwise, than the snapshot says: records of the worker, and notes.
+
+Records come through the store and hold for every replica (`overlay_logs.py`); notes are what a
+write changed in this process alone, at once (`overlay_notes.py`). Whoever answers asks `of_user`
+and `gone_in`; whoever writes calls `note_...` after the commit, with the revision it was given.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from array import array
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from api.changes import NONE_INACTIVE, NOTHING_GONE, UNCHANGED, Gone, UserChanges
+from api.overlay_logs import Exclusions, Found, Told
+from api.overlay_notes import NO_NOTES, Notes
+from shared.errors import SnapshotUnavailable, VersionGone
+from shared.settings import Settings
+
+if TYPE_CHECKING:
+    from api.local_snapshot import LocalSnapshot
+
+NOBODY: frozenset[int] = frozenset()
+
+
+class Overlay:
+    """One of a process. `on_inactive` is called when the set of inactive restaurants changed."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.folder = settings.data_dir / "overlay"
+        self.notes = Notes()
+        self.exclusions: Exclusions | None = None
+        """None until they are opened."""
+        self.inactive = NONE_INACTIVE
+        """Restaurant ids; replaced, never changed."""
+        self.on_inactive: Callable[[], None] = lambda: None
+        self._lock = threading.Lock()
+
+    def open(self) -> None:
+        """Reads what an earlier process left on the disk."""
+        self.exclusions = Exclusions(self.folder)
+        self.combine()
+
+    # --- what a write changed ---
+
+    def note_order(self, user_id: int, restaurant_id: int, revision: int) -> None:
+        self.notes.order(user_id, restaurant_id, revision)
+
+    def note_orders(self, orders: Iterable[tuple[int, int, int]]) -> None:
+        """orders: user, restaurant, revision; the oldest of a user first."""
+        for user_id, restaurant_id, revision in orders:
+            self.notes.order(user_id, restaurant_id, revision)
+
+    def note_hidden(self, user_id: int, hidden: Iterable[int], revision: int) -> None:
+        """hidden: all restaurants that the user hides from now on."""
+        self.notes.hide(user_id, hidden, revision)
+
+    def note_erased(self, user_id: int, revision: int) -> None:
+        self.notes.erase(user_id, revision)
+
+    def note_inactive(self, restaurant_id: int, is_inactive: bool, revision: int) -> None:
+        self.note_activity([(restaurant_id, is_inactive, revision)])
+
+    def note_activity(self, restaurants: Iterable[tuple[int, bool, int]]) -> None:
+        """restaurants: id, whether it is inactive from now on, revision."""
+        noted = [self.notes.set_inactive(*each) for each in restaurants]
+        if any(noted):
+            self.combine()
+
+    # --- what a record said ---
+
+    def obeyed(self, told: Iterable[Told]) -> None:
+        """Records of EXCLUSIONS have been taken: notes of what they say are dropped."""
+        for subject, subject_id, revision in told:
+            if subject == "user":
+                self.notes.exclusion_came(subject_id, revision)
+            else:
+                self.notes.restaurant_came(subject_id, revision)
+        self.combine()
+
+    def combine(self) -> None:
+        """Makes `inactive` anew from records and notes."""
+        with self._lock:
+            recorded = NONE_INACTIVE if self.exclusions is None else self.exclusions.inactive
+            noted = list(self.notes.restaurants.items())
+            inactive = recorded.union(each for each, note in noted if note.is_inactive)
+            inactive -= {each for each, note in noted if not note.is_inactive}
+            if inactive == self.inactive:
+                return
+            self.inactive = inactive or NONE_INACTIVE
+        self.on_inactive()
+
+    # --- what requests ask ---
+
+    def gone_in(self, snapshot: LocalSnapshot) -> Gone:
+        """The restaurants of the snapshot that must not be shown."""
+        gone = snapshot.gone
+        if gone.inactive is not self.inactive:
+            gone = snapshot.gone = _gone(snapshot, self.inactive)
+        return gone
+
+    def of_user(
+        self, snapshot: LocalSnapshot, user_id: int, *, revision: int | None = None
+    ) -> UserChanges:
+        """revision: of the lists that a page began in; None for the newest.
+
+        Raises VersionGone where those lists are no longer kept, and SnapshotUnavailable where they
+        have not come yet.
+        """
+        gone = snapshot.gone
+        if gone.inactive is not self.inactive:
+            gone = self.gone_in(snapshot)
+        found = None if snapshot.refreshed is None else snapshot.refreshed.find(user_id)
+        exclusion = None if self.exclusions is None else self.exclusions.of_user(user_id)
+        notes = self.notes.users.get(user_id)
+        if found is None and exclusion is None and notes is None and not revision:
+            return gone.of_users
+        notes = notes or NO_NOTES
+        erased_at, hidden = notes.erased_revision, NOBODY
+        if exclusion is not None and not notes.erased_revision:
+            erased_at = exclusion.revision if exclusion.is_erased else 0
+            hidden = exclusion.hidden
+        if notes.hidden is not None:
+            hidden = notes.hidden_ids
+        if found is not None and found.user.revision <= erased_at:
+            found = None
+        if revision is not None and not erased_at:
+            found = _of_revision(snapshot, user_id, revision, found)
+        ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
+        ordered = tuple(each for each in ordinals if each is not None)
+        mark = b"0" if found is None else b"%d-%08x" % (found.user.revision, found.checksum)
+        is_erased = found is None and erased_at > 0
+        mark += b"e" if is_erased else b""
+        mark += b".h" + _digest(sorted(hidden)) if hidden else b""
+        mark += b".o" + _digest(notes.orders) if ordered else b""
+        refreshed = None if found is None else found.user
+        return UserChanges(refreshed, is_erased, ordered, hidden, gone.ordinals, mark + gone.tag)
+
+
+def _of_revision(
+    snapshot: LocalSnapshot, user_id: int, revision: int, newest: Found | None
+) -> Found | None:
+    if revision == 0:
+        return None  # the snapshot's own
+    if newest is not None and newest.user.revision == revision:
+        return newest
+    if newest is None or newest.user.revision < revision:
+        raise SnapshotUnavailable("the lists of this page have not arrived here yet")
+    assert snapshot.refreshed is not None
+    older = snapshot.refreshed.find_older(user_id, revision)
+    if older is None:
+        raise VersionGone("the lists of this page were made anew; begin again without cursor")
+    return older
+
+
+def _gone(snapshot: LocalSnapshot, inactive: frozenset[int]) -> Gone:
+    if not inactive:
+        return NOTHING_GONE
+    found = map(snapshot.restaurants.ordinal_of, inactive)
+    ordinals = frozenset(ordinal for ordinal in found if ordinal is not None)
+    if not ordinals:
+        return Gone(inactive, ordinals, b"", UNCHANGED)
+    ids = snapshot.restaurants.ids
+    tag = b".x" + _digest(ids[ordinal] for ordinal in sorted(ordinals))
+    return Gone(inactive, ordinals, tag, UserChanges(gone=ordinals, mark=b"0" + tag))
+
+
+def _digest(ids: Iterable[int]) -> bytes:
+    return hashlib.sha256(array("q", ids).tobytes()).hexdigest()[:8].encode()
