@@ -74,6 +74,11 @@ _MANIFEST: dict[str, Any] = _object(
             "items": _TEXT,
             "description": "What fell too far below the version that was active then.",
         },
+        "warnings": {
+            "type": "array",
+            "items": _TEXT,
+            "description": "What may go wrong with it in the store, as it was at the publication.",
+        },
         "stages": _STAGES,
         "peak_rss_mb": _NUMBER,
         "checksums": {"type": "object", "additionalProperties": _TEXT},

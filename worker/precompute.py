@@ -148,6 +148,7 @@ def precompute(
                     metadata_version=found.projection.version,
                     stages=list(progress.done),
                     peak_rss_mb=round(peak_rss_with_parent_mb(), 1),
+                    warnings=store.hazards(),
                     job_id=job_id,
                 )
                 if activate:
@@ -167,6 +168,8 @@ def precompute(
                 prune_models(
                     settings.models_dir, [entry.manifest.version for entry in store.versions()]
                 )
+            for warning in manifest.warnings:
+                log.warning("store.hazard", reason=warning)
             if reasons := manifest.held_because:
                 log.warning("snapshot.held", version=manifest.version, reason="; ".join(reasons))
         return manifest, state

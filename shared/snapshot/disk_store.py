@@ -73,6 +73,9 @@ class DiskStore:
     def newest_version(self) -> str | None:
         return max(self._rows.generations(), default=None)
 
+    def hazards(self) -> list[str]:
+        return []
+
     def versions(self) -> list[CatalogEntry]:
         seen = readable_pointer(self._rows.get(self._keys.pointer) or b"")
         return catalog_entries(self, self._rows.generations(), seen=seen)

@@ -44,6 +44,8 @@ class Manifest:
     quality: dict[str, Any] = field(default_factory=dict)
     held_because: list[str] = field(default_factory=list)
     """Why it was published held, one line each; empty where no comparison spoke against it."""
+    warnings: list[str] = field(default_factory=list)
+    """What may go wrong with it where it was published, one line each."""
     changes_since: datetime | None = None
     """Writes noted before are contained (`shared/db/changes.py`); None: a release that had none."""
     job_id: str | None = None
@@ -65,6 +67,7 @@ class Manifest:
             "bytes": self.bytes,
             "quality": self.quality,
             "held_because": self.held_because,
+            "warnings": self.warnings,
             "stages": self.stages,
             "peak_rss_mb": self.peak_rss_mb,
             "checksums": self.checksums,
@@ -137,6 +140,7 @@ def _from_dict(raw: dict[str, Any]) -> Manifest:
         bytes=dict(sizes),
         quality=dict(raw["quality"]),
         held_because=[str(reason) for reason in raw.get("held_because", [])],
+        warnings=[str(warning) for warning in raw.get("warnings", [])],
         stages=list(raw["stages"]),
         peak_rss_mb=float(raw["peak_rss_mb"]),
         checksums=dict(sums),

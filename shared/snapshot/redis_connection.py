@@ -40,6 +40,8 @@ class Memory(NamedTuple):
 
     used: int
     limit: int
+    policy: str
+    """What a full server does; empty where it tells nothing."""
 
 
 class RedisConnection:
@@ -60,8 +62,12 @@ class RedisConnection:
     def memory(self) -> Memory:
         with suppress(StoreUnavailable):  # a host may forbid the question
             (answer,) = self.read(("INFO", "memory"))
-            return Memory(int(answer.get("used_memory", 0)), int(answer.get("maxmemory", 0)))
-        return Memory(0, 0)
+            return Memory(
+                used=int(answer.get("used_memory", 0)),
+                limit=int(answer.get("maxmemory", 0)),
+                policy=str(answer.get("maxmemory_policy", "")),
+            )
+        return Memory(used=0, limit=0, policy="")
 
     def close(self) -> None:
         self._reading.connection_pool.disconnect()

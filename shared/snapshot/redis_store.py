@@ -86,6 +86,16 @@ class RedisStore:
     def newest_version(self) -> str | None:
         return max(self._index.generations(), default=None)
 
+    def hazards(self) -> list[str]:
+        policy = self._connection.memory().policy
+        if policy in ("", "noeviction"):
+            return []
+        lost = "queued jobs" if policy.startswith("volatile") else "parts of snapshots, queued jobs"
+        return [
+            f"when Redis is full it drops {lost} without a word (maxmemory-policy {policy}): "
+            "set noeviction"
+        ]
+
     def versions(self) -> list[CatalogEntry]:
         seen = readable_pointer(self._index.pointer_bytes())
         return catalog_entries(self, self._index.generations(), seen=seen)

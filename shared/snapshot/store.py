@@ -65,6 +65,12 @@ class SnapshotPublisher(Protocol):
     def newest_version(self) -> str | None:
         """The highest version ever completed that is still kept, active or not."""
 
+    def hazards(self) -> list[str]:
+        """What may take from the store what was published, one line each.
+
+        Empty also where the store does not tell. Raises StoreUnavailable.
+        """
+
     def publish(
         self,
         manifest: Manifest,

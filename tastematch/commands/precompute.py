@@ -52,6 +52,8 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         click.echo(f"  held because {reason}")
     if manifest["held_because"]:
         click.echo(f"  to serve it: tastematch snapshots activate {manifest['version']}")
+    for warning in manifest["warnings"]:
+        click.echo(f"  warning: {warning}")
     click.echo(
         "  ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in job.stages)
         + f"  peak {job.peak_rss_mb:.0f} MB"

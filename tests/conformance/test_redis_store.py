@@ -180,6 +180,25 @@ def test_a_server_that_evicts_never_shows_half_a_version(
     assert store.pointer().version is None
 
 
+@pytest.mark.parametrize(
+    ("policy", "told"),
+    [
+        ("noeviction", []),
+        ("allkeys-lru", ["parts of snapshots, queued jobs"]),
+        ("volatile-ttl", ["queued jobs"]),
+    ],
+)
+def test_a_server_that_evicts_is_told_of(
+    server: RedisServer, store: SnapshotStore, policy: str, told: list[str]
+) -> None:
+    server.set_config("maxmemory-policy", policy)
+    assert store.hazards() == [
+        f"when Redis is full it drops {lost} without a word (maxmemory-policy {policy}): "
+        "set noeviction"
+        for lost in told
+    ]
+
+
 # --- gone -------------------------------------------------------------------------------------
 
 

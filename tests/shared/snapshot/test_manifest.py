@@ -108,7 +108,7 @@ JUNK = st.recursive(
     max_leaves=5,
 )
 FIELDS = sorted(MANIFEST.as_dict())
-NEWER_FIELDS = {"held_because": [], "changes_since": None, "job_id": None}
+NEWER_FIELDS = {"held_because": [], "warnings": [], "changes_since": None, "job_id": None}
 """Fields that older releases do not write, and what their absence means."""
 
 
@@ -132,8 +132,8 @@ def test_a_manifest_of_an_older_release_is_read(field: str) -> None:
     assert found.as_dict() == body | {field: NEWER_FIELDS[field]}
 
 
-def test_reasons_read_back() -> None:
-    held = replace(MANIFEST, held_because=["users fell", "restaurants fell"])
+def test_reasons_and_warnings_read_back() -> None:
+    held = replace(MANIFEST, held_because=["users fell", "restaurants fell"], warnings=["evicts"])
     assert decode_manifest(encode_manifest(held), version=VERSION) == held
 
 
