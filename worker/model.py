@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from worker.executors import Workers
 from worker.memory import Plan
-from worker.ranker import load_ranker, save_surroundings, score_histories
+from worker.ranker import load_ranker, save_surroundings
 from worker.ranking.array_files import load_matrix
 from worker.ranking.blend_fit import FittedBlend, fit_blend
 from worker.ranking.blend_weights import BlendWeights
@@ -16,7 +16,7 @@ from worker.ranking.discovery import fit_discovery
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.ragged import select_users
-from worker.ranking.scoring import entry_bounds
+from worker.ranking.scoring import entry_bounds, score_histories
 from worker.ranking.surroundings import RestaurantFacts, surround
 from worker.user_records import load_block_inputs
 
@@ -106,7 +106,7 @@ def fit_weights(
         targets, user_cities = targets[users], user_cities[users]
     return fit_blend(
         histories,
-        score_histories(ranker, histories, 0, len(targets)),
+        score_histories(histories, 0, len(targets), ranker.scores_of),
         targets=targets,
         user_cities=user_cities,
         surroundings=ranker.surroundings,

@@ -19,12 +19,7 @@ from worker.ranking.history import History, order_again
 from worker.ranking.item_model import ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import Places
-from worker.ranking.scoring import (
-    RECENCY_HALF_LIFE_DAYS,
-    RankedBlock,
-    filter_matrix,
-    weighted_histories,
-)
+from worker.ranking.scoring import RankedBlock, filter_matrix, score_histories
 from worker.ranking.surroundings import RestaurantFacts, Surroundings
 
 _SURROUNDING_ARRAYS = ("guests", "head_indptr", "heads", "nearby", "cuisine_shares")
@@ -72,14 +67,6 @@ def load_ranker(folder: Path) -> Ranker:
     )
 
 
-def score_histories(
-    ranker: Ranker, matrix: InteractionMatrix, start: int, stop: int
-) -> scipy.sparse.csr_array:
-    """What the histories of the users from row `start` to `stop` point to, (users, restaurants)."""
-    histories = weighted_histories(matrix, start, stop, half_life_days=RECENCY_HALF_LIFE_DAYS)
-    return histories @ ranker.scores_of
-
-
 def rank_users(
     ranker: Ranker, matrix: InteractionMatrix, cities: NDArray[np.uint16], *, start: int, n: int
 ) -> tuple[RankedBlock, RankedBlock, History]:
@@ -90,7 +77,7 @@ def rank_users(
     history = order_again(matrix, first_user=start, users=len(cities))
     for_you, discover = blend_block(
         matrix,
-        score_histories(ranker, matrix, start, start + len(cities)),
+        score_histories(matrix, start, start + len(cities), ranker.scores_of),
         first_user=start,
         user_cities=cities,
         surroundings=ranker.surroundings,

@@ -19,7 +19,6 @@ docs/decisions/0010 has the figures that this form was chosen by.
 """
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking import sort_keys
@@ -28,8 +27,8 @@ from worker.ranking.diversity import LOOK_AHEAD, spread_order
 from worker.ranking.evidence import Evidence, evidence_blocks
 from worker.ranking.history import History, order_again
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.ragged import spans
-from worker.ranking.scoring import RankedBlock
+from worker.ranking.ragged import sizes_of, spans
+from worker.ranking.scoring import RankedBlock, SparseRows
 from worker.ranking.surroundings import Surroundings
 
 TEN = 10
@@ -37,7 +36,7 @@ TEN = 10
 
 def blend_block(
     matrix: InteractionMatrix,
-    collaborative: scipy.sparse.csr_array,
+    collaborative: SparseRows,
     *,
     first_user: int,
     user_cities: NDArray[np.uint16],
@@ -55,7 +54,7 @@ def blend_block(
     evidence of their own. Scores of `discover` are the product above, those of `for_you` one over
     the place. A user's lists depend on that user alone, to the bit.
     """
-    users = collaborative.shape[0]
+    users = len(collaborative.indptr) - 1
     depth = max(n, LOOK_AHEAD)
     discover = np.full((users, depth), sort_keys.NOTHING)
     if history is None:
@@ -68,7 +67,7 @@ def blend_block(
         surroundings=surroundings,
     ):
         _rank(scores(evidence, weights), evidence, discover[start:stop])
-    discover[np.diff(history.indptr) == 0] = sort_keys.NOTHING
+    discover[sizes_of(history.indptr) == 0] = sort_keys.NOTHING
     discover[~sort_keys.is_positive(discover)] = sort_keys.NOTHING
     facts = surroundings.facts
     lists, order = spread_order(
@@ -109,7 +108,7 @@ def _rank(totals: NDArray[np.float32], evidence: Evidence, chosen: NDArray[np.ui
     keys = sort_keys.pack_grouped(evidence.users, totals, evidence.rows)
     keys.sort()
     starts = sort_keys.group_starts(keys, users)
-    sizes = np.minimum(np.diff(starts), n)
+    sizes = np.minimum(sizes_of(starts), n)
     is_ranked = np.arange(n) < sizes[:, np.newaxis]
     chosen[is_ranked] = sort_keys.ungrouped(keys.take(spans(starts[:-1], sizes)))
 
@@ -122,7 +121,7 @@ def _alternate(
 ) -> RankedBlock:
     """Repeats and discoveries in one list; whichever runs out leaves its places to the other."""
     users, n = discover.shape
-    repeats = np.minimum(np.diff(again.indptr), n)
+    repeats = np.minimum(sizes_of(again.indptr), n)
     rows = np.full((users, n), -1, np.int32)
     user = np.repeat(np.arange(users), repeats)
     place = np.arange(len(user)) - np.repeat(np.cumsum(repeats) - repeats, repeats)

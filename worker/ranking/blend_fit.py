@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking.blend import scores
@@ -20,6 +19,7 @@ from worker.ranking.evidence import Evidence, evidence_blocks
 from worker.ranking.history import order_again
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.ragged import select_users
+from worker.ranking.scoring import SparseRows
 from worker.ranking.surroundings import Surroundings
 
 MIN_TARGETS = 200
@@ -53,7 +53,7 @@ class FittedBlend:
 
 def fit_blend(
     matrix: InteractionMatrix,
-    collaborative: scipy.sparse.csr_array,
+    collaborative: SparseRows,
     *,
     targets: NDArray[np.int32],
     user_cities: NDArray[np.uint16],
@@ -73,7 +73,7 @@ def fit_blend(
     grid = _grid()
     places = np.empty((len(grid), len(counted)), np.int64)
     matrix = select_users(matrix, counted)
-    collaborative = collaborative[counted]
+    collaborative = collaborative.take(counted)
     user_cities, targets = user_cities[counted], targets[counted]
     for start, stop, evidence in evidence_blocks(
         matrix,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking import popularity
@@ -20,7 +19,8 @@ from worker.ranking.diversity import NO_CUISINE
 from worker.ranking.history import History
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import NEARBY, Places, nearest_km
-from worker.ranking.ragged import spans
+from worker.ranking.ragged import sizes_of, spans
+from worker.ranking.scoring import SparseRows
 from worker.ranking.surroundings import Surroundings
 
 TASTE_HALF_LIFE_DAYS = 365.0
@@ -80,8 +80,8 @@ class Evidence:
 
 def entry_bounds(points: Points, surroundings: Surroundings) -> NDArray[np.int64]:
     """At most how many candidates each user has before equal ones are found, shape (users,)."""
-    largest_head = int(np.diff(surroundings.head_indptr).max())
-    bounds = np.diff(points.indptr)
+    largest_head = int(sizes_of(surroundings.head_indptr).max())
+    bounds = sizes_of(points.indptr)
     return np.asarray(bounds + largest_head + MAX_ANCHORS * NEARBY)
 
 
@@ -91,30 +91,30 @@ def empty_slots(surroundings: Surroundings, users: int) -> NDArray[np.int32]:
     return np.empty(users * len(surroundings.guests), np.int32)
 
 
-def telling(collaborative: scipy.sparse.csr_array) -> Points:
+def telling(collaborative: SparseRows) -> Points:
     """The entries that are LEAST_POINTS of their user's largest, and more, as shares of it.
 
     Less says next to nothing (weights keep `points_floor` for what the history does not point to),
     and most entries are less: every other step is cheaper without them.
     """
-    sizes = np.diff(collaborative.indptr)
+    sizes = sizes_of(collaborative.indptr)
     starts = collaborative.indptr[:-1][sizes > 0]
     largest = np.zeros(0, np.float32)
     if len(starts):
         largest = np.maximum.reduceat(collaborative.data, starts)
     largest[largest <= 0] = 1  # where the history points nowhere, no share is above zero
-    shares = collaborative.data / np.repeat(largest, sizes[sizes > 0])
+    shares = collaborative.data / largest.repeat(sizes[sizes > 0])
     kept = np.flatnonzero(shares >= np.float32(LEAST_POINTS))
     return Points(
         indptr=np.searchsorted(kept, collaborative.indptr),
-        rows=collaborative.indices.take(kept).astype(np.int32, copy=False),
+        rows=collaborative.indices.take(kept),
         shares=shares.take(kept),
     )
 
 
 def evidence_blocks(
     matrix: InteractionMatrix,
-    collaborative: scipy.sparse.csr_array,
+    collaborative: SparseRows,
     *,
     history: History,
     user_cities: NDArray[np.uint16],
@@ -167,8 +167,8 @@ def gather(
     cities = _cities(user_cities, own.rows, own.indptr, surroundings)
     head_users, heads = _heads(cities, surroundings)
     around = surroundings.nearby[anchors].reshape(-1)
-    around_users = np.repeat(np.arange(users), NEARBY * np.diff(anchor_indptr))
-    pointed_users = np.repeat(np.arange(users), np.diff(points.indptr))
+    around_users = np.repeat(np.arange(users), NEARBY * sizes_of(anchor_indptr))
+    pointed_users = np.repeat(np.arange(users), sizes_of(points.indptr))
     user = np.concatenate([pointed_users, head_users, around_users])
     rows = np.concatenate([points.rows, heads, around])
     is_open = _first_of_equal(user * restaurants + rows, own, restaurants, slots)
@@ -197,7 +197,7 @@ def gather(
         lift_places=user * lifts.shape[1] + facts.cuisine_codes.take(rows),
         lifts=lifts,
         guests=surroundings.guests,
-        own_counts=np.diff(own.indptr),
+        own_counts=sizes_of(own.indptr),
     )
 
 
@@ -208,7 +208,7 @@ def _anchors(
     users = len(own_indptr) - 1
     is_known = where.is_known[own_rows]
     rows = own_rows[is_known]
-    user = np.repeat(np.arange(users), np.diff(own_indptr))[is_known]
+    user = np.repeat(np.arange(users), sizes_of(own_indptr))[is_known]
     counts = np.bincount(user, minlength=users)
     place = spans(np.zeros(users, np.int64), counts)
     indptr = np.zeros(users + 1, np.int64)
@@ -224,7 +224,7 @@ def _cities(
 ) -> NDArray[np.uint16]:
     """The user's city, or else that of the foremost own restaurant."""
     cities = user_cities.copy()
-    is_guessed = (cities == popularity.NO_CITY) & (np.diff(own_indptr) > 0)
+    is_guessed = (cities == popularity.NO_CITY) & (sizes_of(own_indptr) > 0)
     foremost = own_rows[own_indptr[:-1][is_guessed]]
     cities[is_guessed] = surroundings.facts.city_codes[foremost]
     return cities
@@ -246,7 +246,7 @@ def _first_of_equal(
     keys: NDArray[np.int64], own: History, restaurants: int, slots: NDArray[np.int32]
 ) -> NDArray[np.bool_]:
     """Whether each entry is the first of its user and restaurant, and not an own one."""
-    users = np.repeat(np.arange(len(own.indptr) - 1), np.diff(own.indptr))
+    users = np.repeat(np.arange(len(own.indptr) - 1), sizes_of(own.indptr))
     entries = np.arange(len(keys), dtype=np.int32)
     # Written from behind, so that the first of equal keys stays. Only what was written is read.
     slots[keys[::-1]] = entries[::-1]
@@ -270,7 +270,7 @@ def _lifts(
     shares = surroundings.cuisine_shares
     ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
     weights = decay(ages, half_life_days=TASTE_HALF_LIFE_DAYS)
-    user = np.repeat(np.arange(users), np.diff(matrix.indptr[first_user : first_user + users + 1]))
+    user = np.repeat(np.arange(users), sizes_of(matrix.indptr[first_user : first_user + users + 1]))
     cuisine = surroundings.facts.cuisine_codes[matrix.restaurants[first:last]]
     own = np.bincount(
         user * len(shares) + cuisine, weights=weights, minlength=users * len(shares)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.ranking.matrix import InteractionMatrix
+from worker.ranking.ragged import sizes_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,7 @@ def order_again(
     rows = matrix.restaurants[first:last]
     repeats = matrix.repeats[first:last]
     newest_days = matrix.newest_days[first:last]
-    user = np.repeat(np.arange(users), np.diff(matrix.indptr[first_user : stop + 1]))
+    user = np.repeat(np.arange(users), sizes_of(matrix.indptr[first_user : stop + 1]))
     if is_candidate is not None:
         is_kept = is_candidate[rows]
         rows, repeats, user = rows[is_kept], repeats[is_kept], user[is_kept]

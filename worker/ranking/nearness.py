@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from worker.ranking import sort_keys
+from worker.ranking.ragged import sizes_of
 
 NEARBY = 8
 """Popular neighbours kept of each restaurant."""
@@ -69,7 +70,7 @@ def nearest_km(
     `anchor_indptr[u]:anchor_indptr[u + 1]`, all of them known places. NaN where the row is nowhere
     or the user has no anchor.
     """
-    counts = np.diff(anchor_indptr)
+    counts = sizes_of(anchor_indptr)
     nearest = np.full(len(rows), np.nan, np.float32)
     if not len(anchors):
         return nearest

@@ -16,6 +16,11 @@ def spans(starts: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np
     return places
 
 
+def sizes_of(indptr: NDArray[np.int64]) -> NDArray[np.int64]:
+    """How many entries each row has: np.diff, without what it costs a short array."""
+    return indptr[1:] - indptr[:-1]
+
+
 def pick_rows(
     indptr: NDArray[np.int64], rows: NDArray[np.integer]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

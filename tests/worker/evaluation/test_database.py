@@ -109,10 +109,11 @@ def test_what_a_split_holds_is_what_the_database_says(env: Env, read: Any, tmp_p
     window = held_out.load(scratch / "time-validation")
     assert (window.users.tolist(), window.targets.tolist()) == ([2], [0])
     assert window.train.orders == 5
-    shop = database.load_shop(scratch)
+    shop = database.load_shop(scratch, cuisine_cap=4)
     assert shop.user_cities.tolist() == [2, 0, 1]
     assert shop.restaurant_cities.tolist() == [1, 2, 0]
     assert shop.is_active.tolist() == [True, True, False]
+    assert shop.cuisine_cap == 4
     facts = shop.facts
     assert np.array_equal(facts.latitudes, [34.5, np.nan, np.nan], equal_nan=True)
     assert np.array_equal(facts.longitudes, [135.5, np.nan, np.nan], equal_nan=True)

@@ -7,7 +7,7 @@ from tests.worker.ranking.small import matrix_of, random_orders
 from worker.ranking.blend import blend_block
 from worker.ranking.blend_weights import DEFAULTS, BlendWeights
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import RankedBlock
+from worker.ranking.scoring import RankedBlock, SparseRows
 from worker.ranking.surroundings import RestaurantFacts, Surroundings, surround
 
 
@@ -55,6 +55,10 @@ def points_of(
     return scipy.sparse.csr_array((points.data, points.indices, points.indptr), shape=shape)
 
 
+def as_rows(points: scipy.sparse.csr_array) -> SparseRows:
+    return SparseRows(points.indptr.astype(np.int64), points.indices, points.data)
+
+
 def no_points(matrix: InteractionMatrix) -> scipy.sparse.csr_array:
     return scipy.sparse.csr_array(
         (len(matrix.user_ids), len(matrix.restaurant_ids)), dtype=np.float32
@@ -90,7 +94,7 @@ def blend(
     parts = [
         blend_block(
             matrix,
-            points[start : start + block],
+            as_rows(points[start : start + block]),
             first_user=start,
             user_cities=cities[start : start + block],
             surroundings=surroundings,

@@ -1,6 +1,6 @@
 import numpy as np
 
-from tests.worker.ranking.food import facts_of, no_points, points_of, small_world
+from tests.worker.ranking.food import as_rows, facts_of, no_points, points_of, small_world
 from tests.worker.ranking.small import NOON, dense_history, matrix_of, random_orders
 from worker.ranking.blend import blend_block
 from worker.ranking.blend_fit import MIN_TARGETS, fit_blend
@@ -21,7 +21,7 @@ def test_too_few_targets_leave_the_defaults():
     matrix, surroundings, points, cities = small_world(seed=1, users=60)
     fitted = fit_blend(
         matrix,
-        points,
+        as_rows(points),
         targets=targets_of(matrix, seed=1),
         user_cities=cities,
         surroundings=surroundings,
@@ -36,7 +36,7 @@ def test_targets_at_random_leave_the_defaults_and_fitting_twice_gives_the_same()
     first, second = (
         fit_blend(
             matrix,
-            points,
+            as_rows(points),
             targets=targets_of(matrix, seed=2),
             user_cities=cities,
             surroundings=surroundings,
@@ -60,7 +60,7 @@ def test_users_who_always_go_next_door_let_distance_count_more_than_guests():
     targets[:400] = at + 1
     fitted = fit_blend(
         matrix,
-        no_points(matrix),
+        as_rows(no_points(matrix)),
         targets=targets,
         user_cities=np.zeros(len(targets), np.uint16),
         surroundings=surround(matrix, facts),
@@ -75,12 +75,12 @@ def test_the_figures_are_those_of_the_lists():
     matrix, surroundings, points, cities = small_world(seed=4, users=300)
     targets = targets_of(matrix, seed=4)
     fitted = fit_blend(
-        matrix, points, targets=targets, user_cities=cities, surroundings=surroundings
+        matrix, as_rows(points), targets=targets, user_cities=cities, surroundings=surroundings
     )
     for trial in (fitted.trials[0], fitted.trials[40], fitted.trials[80]):
         _, discover = blend_block(
             matrix,
-            points,
+            as_rows(points),
             first_user=0,
             user_cities=cities,
             surroundings=surroundings,

@@ -13,7 +13,12 @@ from tests.worker.ranking.small import (
 )
 from worker.ranking.item_model import fit_item_graph
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import score_users
+from worker.ranking.scoring import (
+    filter_matrix,
+    score_histories,
+    score_users,
+    weighted_histories,
+)
 
 
 def lists_of(matrix: InteractionMatrix, *, k: int = 100, n: int = 10, **options):
@@ -57,6 +62,17 @@ def test_scores_are_the_history_times_the_graph(matrix, half_life_days, has_seen
         assert values == pytest.approx(best.tolist(), rel=1e-5)
         ranked = list(zip(values, found, strict=True))
         assert ranked == sorted(ranked, key=lambda pair: (-pair[0], pair[1]))
+
+
+def test_histories_point_to_what_scipy_multiplies_them_to(matrix):
+    scores_of = filter_matrix(fit_item_graph(matrix, k=20), has_seen=False)
+    users = len(matrix.user_ids)
+    for start, stop in ((0, users), (3, 4), (users, users)):
+        product = weighted_histories(matrix, start, stop, half_life_days=365.0) @ scores_of
+        found = score_histories(matrix, start, stop, scores_of)
+        assert found.indptr.tolist() == product.indptr.tolist()
+        assert found.indices.tobytes() == product.indices.tobytes()
+        assert found.data.tobytes() == product.data.tobytes()
 
 
 def test_what_a_user_ordered_is_not_discovered(matrix):
