@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from api.overlay_records import Record, RecordFile
+from api.overlay_files import Record
+from api.overlay_records import RecordFile
 from shared.errors import SnapshotDamaged
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
 from shared.snapshot.overlay import (
@@ -135,8 +136,8 @@ class RefreshedLists:
 
     def find_older(self, user_id: int, revision: int) -> Found | None:
         """Lists of that revision that were replaced since, for pages that began in them."""
-        location = self._older.get((user_id, revision))
-        record = None if location is None else self._file.at(location)
+        span = self._older.get((user_id, revision))
+        record = None if span is None else self._file.at(span)
         found = None if record is None else _believed(record)
         return found if found is not None and found.user.revision == revision else None
 
@@ -157,8 +158,8 @@ class RefreshedLists:
             newest = max(came.get(user_id, 0), known.user.revision if known else 0)
             if revision is not None and revision < newest:
                 continue
-            if known is not None and (location := self._file.location(user_id)) is not None:
-                self._older[user_id, known.user.revision] = location
+            if known is not None and (span := self._file.span(user_id)) is not None:
+                self._older[user_id, known.user.revision] = span
             if revision is not None:
                 came[user_id] = revision
                 taken.told.append(Told("user", user_id, revision))
