@@ -2,7 +2,8 @@
 
 A lock lets one process at a time migrate: an advisory lock on PostgreSQL, a lock file beside the
 SQLite file. On both, a migration that is killed leaves the schema as it was before. A database
-that is newer than this release is refused. What is derived from rows is made afterwards, in short
+that is newer than this release is left as it is where the two work together, as when a release is
+taken back, and refused where they do not. What is derived from rows is made afterwards, in short
 transactions: it goes on where a killed run left it, and other processes read and write meanwhile.
 """
 
@@ -19,7 +20,8 @@ from sqlalchemy import Connection, text
 
 from shared.db.engine import database_errors, sync_engine
 from shared.db.restaurant_keys import refresh_keys
-from shared.errors import DatabaseUnavailable, SchemaError
+from shared.db.schema import check_schema
+from shared.errors import DatabaseUnavailable
 from shared.settings import Settings
 
 ADVISORY_LOCK = 0x7A57E  # any number that nothing else in the database uses
@@ -28,7 +30,7 @@ ADVISORY_LOCK = 0x7A57E  # any number that nothing else in the database uses
 def migrate(settings: Settings) -> tuple[str | None, str]:
     """Migrates and returns (revision before, revision after).
 
-    Raises DatabaseUnavailable, or SchemaError where the database is newer than this release.
+    Raises DatabaseUnavailable, or SchemaError where the database is too new for this release.
     """
     engine = sync_engine(settings)
     try:
@@ -38,7 +40,9 @@ def migrate(settings: Settings) -> tuple[str | None, str]:
                 connection.commit()
             before = _revision(connection)
             scripts = ScriptDirectory.from_config(_config(connection))
-            _refuse_newer(before, scripts)
+            if before is not None and _is_newer(before, scripts):
+                check_schema(connection)
+                return before, before
             connection.rollback()
             if settings.is_sqlite:
                 # The driver opens no transaction for CREATE: a kill would leave half a schema.
@@ -57,10 +61,8 @@ def _revision(connection: Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
 
 
-def _refuse_newer(revision: str | None, scripts: ScriptDirectory) -> None:
-    known = {script.revision for script in scripts.walk_revisions()}
-    if revision is not None and revision not in known:
-        raise SchemaError("the database schema is newer than this release of TasteMatch")
+def _is_newer(revision: str, scripts: ScriptDirectory) -> bool:
+    return revision not in {script.revision for script in scripts.walk_revisions()}
 
 
 def _config(connection: Connection) -> Config:

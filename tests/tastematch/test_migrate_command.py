@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
-from sqlalchemy import Engine, inspect, text
+from alembic import command
+from alembic.config import Config
+from sqlalchemy import Engine, inspect
 
+import shared.db
 from shared.db.engine import sync_engine
 from shared.db.models import Base
-from shared.db.schema import REVISION
+from shared.db.schema import COMPATIBILITY, REVISION
 from shared.settings import load_settings
 from tests.services.children import Child, wait_until
 from tests.services.databases import sqlite_address
 from tests.services.in_process import Done
-from tests.services.processes import COMMAND, REPOSITORY, run_tastematch
+from tests.services.processes import (
+    COMMAND,
+    REPOSITORY,
+    Serving,
+    run_tastematch,
+    start_serve,
+    start_worker,
+)
 
 Command = Callable[..., Done]
 
@@ -99,7 +111,7 @@ def test_an_empty_database_gets_every_table_once(
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == f"database migrated from empty to {REVISION}\n"
     schema = described(empty_url, tmp_path)
-    assert set(schema) == {*Base.metadata.tables, "alembic_version"}
+    assert set(schema) == {*Base.metadata.tables, "alembic_version", COMPATIBILITY.name}
     second = tastematch("migrate", env={"DATABASE_URL": empty_url})
     assert second.stdout == f"database is at {REVISION}, nothing to do\n"
     assert described(empty_url, tmp_path) == schema
@@ -143,9 +155,41 @@ def test_one_that_is_killed_leaves_nothing_behind(
     assert "uq_jobs_active_kind" in str(described(empty_url, tmp_path)["jobs"])
 
 
-def test_a_newer_schema_is_refused(tastematch: Command, database_url: str, tmp_path: Path) -> None:
-    with engine_of(database_url, tmp_path) as engine, engine.begin() as connection:
-        connection.execute(text("UPDATE alembic_version SET version_num = '9999'"))
+NEXT_MIGRATION = """
+import sqlalchemy as sa
+from alembic import op
+
+revision = "9999"
+down_revision = "{revision}"
+branch_labels = None
+depends_on = None
+works_with = "{works_with}"
+
+
+def upgrade():
+    op.add_column("restaurants", sa.Column("next", sa.Text))
+    op.create_table("next", sa.Column("id", sa.Integer, primary_key=True))
+"""
+
+
+def migrate_as_the_next_release(url: str, folder: Path, *, works_with: str) -> None:
+    scripts = folder / "migrations"
+    shutil.copytree(Path(shared.db.__path__[0]) / "migrations", scripts)
+    migration = NEXT_MIGRATION.format(revision=REVISION, works_with=works_with)
+    (scripts / "versions" / "9999_next.py").write_text(migration)
+    config = Config()
+    config.set_main_option("script_location", str(scripts))
+    config.set_main_option("path_separator", "os")
+    with engine_of(url, folder) as engine, engine.connect() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+        connection.commit()
+
+
+def test_a_newer_schema_that_this_release_does_not_know_is_refused(
+    tastematch: Command, database_url: str, tmp_path: Path
+) -> None:
+    migrate_as_the_next_release(database_url, tmp_path, works_with="9999")
     (tmp_path / "users.csv").write_text("id\n1\n")
     for words in (("migrate",), ("import", str(tmp_path))):
         done = tastematch(*words, env={"DATABASE_URL": database_url})
@@ -153,6 +197,34 @@ def test_a_newer_schema_is_refused(tastematch: Command, database_url: str, tmp_p
         assert done.stderr == (
             "tastematch: the database schema is newer than this release of TasteMatch\n"
         )
+
+
+def test_processes_work_beside_those_of_the_next_release(
+    tastematch: Command, database_url: str, tmp_path: Path
+) -> None:
+    """Those that were running when its migration came, and those started after it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "restaurants.csv").write_text("id,name\n1,Nonna\n2,Mori\n")
+    env = {"DATABASE_URL": database_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "home")}
+
+    def has_worker(serving: Serving) -> bool:
+        checks: dict[str, object] = httpx.get(f"{serving.url}/ready").json()["checks"]
+        return (checks["database"], checks["worker"]) == ("ok", "ok")
+
+    with start_serve(env=env) as serving:
+        assert httpx.get(f"{serving.url}/api/restaurants").json()["items"] == []
+        migrate_as_the_next_release(database_url, tmp_path, works_with=REVISION)
+        for words, said in (
+            (("migrate",), "database is at 9999, nothing to do\n"),
+            (("import", str(data)), "restaurants.csv: imported 2"),
+        ):
+            done = tastematch(*words, env=env)
+            assert (done.returncode, said in done.stdout) == (0, True), done.stderr
+        with start_worker(env=env):
+            wait_until(lambda: has_worker(serving), timeout_seconds=15, describe="a worker")
+        assert httpx.get(f"{serving.url}/api/restaurants?q=m").json()["items"][0]["id"] == 2
+        assert "next" in described(database_url, tmp_path)
 
 
 def test_a_file_that_is_no_database_is_one_line(tastematch: Command, tmp_path: Path) -> None:

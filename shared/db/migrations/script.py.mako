@@ -12,6 +12,9 @@ revision = ${repr(up_revision)}
 down_revision = ${repr(down_revision)}
 branch_labels = None
 depends_on = None
+# The oldest revision whose code goes on working: that of the migration before, unless this one takes
+# away or changes what such code uses.
+works_with = ${repr(down_revision)}
 
 
 def upgrade() -> None:

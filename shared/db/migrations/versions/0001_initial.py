@@ -13,6 +13,7 @@ revision = "0001"
 down_revision = None
 branch_labels = None
 depends_on = None
+works_with = "0001"
 
 _ID = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 _AMOUNT = sa.Numeric(14, 4).with_variant(sa.Float, "sqlite")

@@ -11,6 +11,7 @@ revision = "0003"
 down_revision = "0002"
 branch_labels = None
 depends_on = None
+works_with = "0001"
 
 _KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
