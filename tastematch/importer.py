@@ -1,6 +1,7 @@
 """Writes the rows of a data set folder into the database: idempotent, in bounded memory.
 
 Rows are staged in blocks of `BLOCK_ROWS` and merged, one transaction each, once `MERGE_ROWS` wait.
+A restaurant that opens or closes is noted as a change in the same transaction.
 The first row of an id in a file wins, later ones are bad rows; ids seen are kept in a temporary
 file, not in memory. Orders of users or restaurants that do not exist are bad rows; in a folder
 without a users file, the users of its orders are added by id.
@@ -17,8 +18,9 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, select
 
+from shared.db.changes import database_now, renew_changes
 from shared.db.targets import ORDERS, RESTAURANTS, USERS, Target
 from shared.db.upserts import Staging
 from shared.errors import StrictDataError, TasteMatchError
@@ -29,6 +31,7 @@ BLOCK_ROWS = 10_000
 MERGE_ROWS = 50_000
 BLOCKS_AHEAD = 4
 SEEN_CACHE_KB = 4096
+SQLITE_CACHE_KB = 8 * 1024
 
 Block = tuple[list[Any], list[BadRow]]
 OnBadRow = Callable[[BadRow], None]
@@ -68,7 +71,12 @@ def import_dataset(
     then, and DatasetError where a file cannot be read on; the blocks before stay imported.
     """
     outcomes = []
+    commits = not (is_strict or is_dry_run)
     with engine.connect() as connection:
+        if connection.dialect.name == "sqlite":
+            connection.exec_driver_sql(f"PRAGMA cache_size=-{SQLITE_CACHE_KB}")
+        began = connection.execute(select(database_now(connection.dialect))).scalar_one()
+        connection.rollback()
         for table, target in (
             (dataset.restaurants, RESTAURANTS),
             (dataset.users, USERS),
@@ -83,7 +91,7 @@ def import_dataset(
                     table,
                     target,
                     adds_users=adds_users,
-                    commits=not (is_strict or is_dry_run),
+                    commits=commits,
                     is_strict=is_strict,
                     on_bad_row=on_bad_row,
                     on_progress=on_progress,
@@ -92,6 +100,10 @@ def import_dataset(
         if is_dry_run:
             connection.rollback()
         else:
+            if not commits:
+                # What its first file changed may be long ago by now.
+                renewed = renew_changes("restaurant", since=began, dialect=connection.dialect)
+                connection.execute(renewed)
             connection.commit()
     return outcomes
 

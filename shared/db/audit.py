@@ -8,13 +8,24 @@ from sqlalchemy import Insert, insert
 
 from shared.db.models import Audit
 
-Action = Literal["precompute.trigger", "job.cancel", "snapshot.activate", "snapshots.unpin"]
+Action = Literal[
+    "precompute.trigger",
+    "job.cancel",
+    "snapshot.activate",
+    "snapshots.unpin",
+    "restaurants.put",
+    "restaurant.change",
+    "users.put",
+    "user.erase",
+]
 
 
 def record_action(
     *, at: datetime, actor: str, action: Action, subject: str, detail: Mapping[str, Any]
 ) -> Insert:
-    """`actor` is a role or `cli`; `subject` the job or version; `detail` holds JSON, no secrets."""
+    """`actor` is a role or `cli`; `subject` a job, version or id; `detail` is JSON without secrets
+    and without what is known of persons.
+    """
     return insert(Audit).values(
         at=at, actor=actor, action=action, subject=subject, detail=dict(detail)
     )

@@ -27,6 +27,7 @@ from sqlalchemy import (
     delete,
     exists,
     func,
+    literal,
     literal_column,
     or_,
     select,
@@ -61,17 +62,37 @@ def note_changes(subject: Subject, ids: Sequence[int], *, dialect: Dialect) -> A
     ids: distinct, at least one; ascending, so that two writers cannot wait for each other.
     """
     assert ids, "something changed"
-    insert = sqlite_insert if dialect.name == "sqlite" else postgresql_insert
     now = database_now(dialect)
     rows = [
         {"subject": subject, "subject_id": each, "revision": 1, "changed_at": now}
         for each in sorted(set(ids))
     ]
-    statement = insert(Change).values(rows)
-    return statement.on_conflict_do_update(
-        index_elements=[Change.subject, Change.subject_id],
-        set_={"revision": Change.revision + 1, "changed_at": now},
-    ).returning(Change.subject_id, Change.revision)
+    return _noting(_insert(dialect).values(rows), now)
+
+
+def note_changes_of(subject: Subject, ids: Select[int], *, dialect: Dialect) -> Any:
+    """As `note_changes`, of the distinct subjects that a query finds, maybe none."""
+    now = database_now(dialect)
+    found = ids.subquery()
+    rows = (
+        select(literal(subject), found.c[0], literal_column("1"), now)
+        .where(literal(1) == 1)  # SQLite tells the upsert's ON from a join's by a WHERE
+        .order_by(found.c[0])
+    )
+    names = ["subject", "subject_id", "revision", "changed_at"]
+    return _noting(_insert(dialect).from_select(names, rows), now)
+
+
+def renew_changes(subject: Subject, *, since: datetime, dialect: Dialect) -> Update:
+    """Says of what changed since an instant that it changed now.
+
+    For a transaction that takes longer than LATE_COMMIT_SECONDS, at its end.
+    """
+    return (
+        update(Change)
+        .where(Change.subject == subject, Change.changed_at >= since)
+        .values(changed_at=database_now(dialect))
+    )
 
 
 def has_open_changes() -> Select[bool]:
@@ -92,22 +113,22 @@ def open_changes(*, now: datetime, limit: int, is_untold: bool = False) -> Selec
     found = select(Change.subject, Change.subject_id).where(_is_open)
     if is_untold:
         found = found.where(Change.told_revision < Change.revision)
-    return _unclaimed(found, now=now, limit=limit)
+    return _unclaimed(found, now=now).order_by(Change.changed_at).limit(limit)
 
 
 def outdated_changes(
     *, version: str, since: datetime, now: datetime, limit: int
 ) -> Select[str, int]:
-    """Keys of users whose lists the overlay of a version may lack, as `open_changes`.
+    """Keys of users whose lists the overlay of a version may lack, the last change first.
 
-    since: `Manifest.changes_since`.
+    since: `Manifest.changes_since`. now: the database's clock; others' claims are left out.
     """
     found = select(Change.subject, Change.subject_id).where(
         Change.subject == "user",
         Change.changed_at >= since,
         Change.published_version.is_distinct_from(version),
     )
-    return _unclaimed(found, now=now, limit=limit)
+    return _unclaimed(found, now=now).order_by(Change.changed_at.desc()).limit(limit)
 
 
 def claim_changes(keys: Select[str, int], *, until: datetime) -> Any:
@@ -148,6 +169,11 @@ def publish_changes(*, version: str | None) -> Update:
     )
 
 
+def unclaim_changes() -> Update:
+    """Gives claims back, of rows of {key_subject, key_id}."""
+    return update(_changes).where(_is_key()).values(claimed_until=None)
+
+
 def reopen_changes(*, since: datetime) -> Update:
     """Makes what changed since an instant open again, all of it to be told anew."""
     return (
@@ -184,12 +210,19 @@ def forget_changes(*, before: datetime) -> Delete:
     )
 
 
-def _unclaimed(found: Select[str, int], *, now: datetime, limit: int) -> Select[str, int]:
-    return (
-        found.where(or_(Change.claimed_until.is_(None), Change.claimed_until < now))
-        .order_by(Change.changed_at, Change.subject, Change.subject_id)
-        .limit(limit)
-    )
+def _insert(dialect: Dialect) -> Any:
+    return (sqlite_insert if dialect.name == "sqlite" else postgresql_insert)(Change)
+
+
+def _noting(statement: Any, now: ColumnElement[datetime]) -> Any:
+    return statement.on_conflict_do_update(
+        index_elements=[Change.subject, Change.subject_id],
+        set_={"revision": Change.revision + 1, "changed_at": now},
+    ).returning(Change.subject_id, Change.revision)
+
+
+def _unclaimed(found: Select[str, int], *, now: datetime) -> Select[str, int]:
+    return found.where(or_(Change.claimed_until.is_(None), Change.claimed_until < now))
 
 
 def _is_key() -> ColumnElement[bool]:

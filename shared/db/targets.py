@@ -19,7 +19,8 @@ class Target:
 
     `columns` begin with the id; `derive` gives the values of the columns `derived` from those of
     `columns`. `references` must exist. Rows are written in the `order` of the widest index, so
-    that a block touches each page of it once.
+    that a block touches each page of it once. `lock_mode` is PostgreSQL's, of the lock that merges
+    take on the table, where what they compare must hold until they have written.
     """
 
     table: Table
@@ -28,6 +29,7 @@ class Target:
     order: tuple[str, ...] = ("id",)
     derived: tuple[str, ...] = ()
     derive: Callable[..., tuple[Any, ...]] | None = None
+    lock_mode: str | None = None
 
     @property
     def written(self) -> tuple[str, ...]:
@@ -78,9 +80,14 @@ RESTAURANTS = Target(
     ),
     derived=KEY_COLUMNS,
     derive=_restaurant_keys,
+    lock_mode="SHARE ROW EXCLUSIVE",  # one writer at a time; those who order go on
 )
 _NAME, _CUISINE, _CITY = map(RESTAURANTS.columns.index, ("name", "cuisine_type", "city"))
-USERS = Target(_table(User), ("id", "name", "email", "city"))
+USERS = Target(
+    _table(User),
+    ("id", "name", "email", "city"),
+    lock_mode="SHARE UPDATE EXCLUSIVE",  # one merge at a time; others write single users
+)
 ORDERS = Target(
     _table(Order),
     ("id", "user_id", "restaurant_id", "order_date", "total_amount", "rating"),

@@ -1,20 +1,21 @@
 """Bulk upserts through a staging table: restaurants, users and orders, many rows a statement.
 
-Rows are staged in a temporary table (COPY on PostgreSQL, executemany on SQLite) and merged by one
+Rows are staged in a temporary table (COPY where psycopg2 is the driver) and merged by one
 statement, so that the outcome of each row is known: new, changed or equal to what is stored. Rows
-that are equal are not written. The caller commits, and sees to it that an id occurs once in a
-merge.
+that are equal are not written. Restaurants that open or close are noted as changes. The caller
+commits, and sees to it that an id occurs once in a merge.
 """
 
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
     BigInteger,
     Column,
+    ColumnElement,
     Connection,
     Integer,
     MetaData,
@@ -25,6 +26,7 @@ from sqlalchemy import (
     delete,
     false,
     func,
+    insert,
     literal,
     or_,
     select,
@@ -33,28 +35,44 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 from sqlalchemy.exc import DBAPIError
+from sqlalchemy.schema import CreateTable
 
+from shared.db.changes import note_changes_of
 from shared.db.restaurant_keys import write_terms_of_staged
 from shared.db.row_forms import CopyText, sqlite_rows
 from shared.db.targets import RESTAURANTS, USERS, Reference, Target
 from shared.parsing import MAX_ID
 
-SQLITE_CACHE_KB = 8 * 1024
 IDS_A_STATEMENT = 500
+
+RowOutcome = Literal["created", "updated", "unchanged"]
+OUTCOMES: tuple[RowOutcome, ...] = ("created", "updated", "unchanged")
+
+
+class Compared(NamedTuple):
+    """What a merge will do with a row."""
+
+    id: int
+    line: int
+    outcome: RowOutcome
 
 
 @dataclass(frozen=True, slots=True)
 class Merged:
-    """Counts of rows, and (line, reason) of each row that names what does not exist."""
+    """Counts of rows, and (line, reason) of each row that names what does not exist.
+
+    `activity`: (id, revision of the change) of each restaurant that opened or closed.
+    """
 
     imported: int
     updated: int
     unchanged: int
-    rejected: tuple[tuple[int, str], ...]
+    rejected: tuple[tuple[int, str], ...] = ()
+    activity: tuple[tuple[int, int], ...] = ()
 
 
 class Staging:
-    """The staging table of one target on one connection; it ends with the connection."""
+    """The staging table of one target on one connection; empty between transactions."""
 
     def __init__(self, connection: Connection, target: Target) -> None:
         self._connection = connection
@@ -75,9 +93,8 @@ class Staging:
             Column("line", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
             prefixes=["TEMPORARY"],
         )
-        self._staged.create(connection, checkfirst=False)
-        if self._is_sqlite:
-            connection.exec_driver_sql(f"PRAGMA cache_size=-{SQLITE_CACHE_KB}")
+        # A connection of a pool may have it from before.
+        connection.execute(CreateTable(self._staged, if_not_exists=True))
 
     def add(self, rows: Sequence[tuple[Any, ...]]) -> None:
         """Stages rows of (columns..., line). Each id must occur once until the next merge."""
@@ -89,6 +106,10 @@ class Staging:
             marks = ", ".join("?" * (len(self._target.written) + 1))
             statement = f"INSERT INTO {self._staged.name} ({names}) VALUES ({marks})"  # noqa: S608
             self._connection.exec_driver_sql(statement, sqlite_rows(rows))
+        elif self._connection.dialect.driver != "psycopg2":
+            columns = (*self._target.written, "line")
+            values = [dict(zip(columns, row, strict=True)) for row in rows]
+            self._connection.execute(insert(self._staged), values)
         else:
             self._copy(f"COPY {self._staged.name} ({names}) FROM STDIN", rows)
         self._count += len(rows)
@@ -107,8 +128,8 @@ class Staging:
         `adds_users`: users that rows name and that do not exist are added by their id alone.
         """
         if not self._count:
-            return Merged(0, 0, 0, ())
-        self._take_write_lock()
+            return Merged(0, 0, 0)
+        self.lock()
         references = self._target.references
         if adds_users:
             references = tuple(r for r in references if r[1] is not USERS.table)
@@ -116,8 +137,10 @@ class Staging:
         if adds_users:
             self._connection.execute(self._missing_users())
         known = self._connection.execute(self._known()).scalar_one()
+        activity: tuple[tuple[int, int], ...] = ()
         if self._target is RESTAURANTS:
             write_terms_of_staged(self._connection, self._staged, has_known=known > 0)
+            activity = self._note_activity() if known else ()
         upsert = self._upsert(has_known=known > 0)
         written = self._connection.execute(upsert).rowcount
         imported = self._count - len(rejected) - known
@@ -128,16 +151,33 @@ class Staging:
         self._count = 0
         self._lowest = MAX_ID
         self._highest = 0
-        return Merged(imported, updated, known - updated, rejected)
+        return Merged(imported, updated, known - updated, rejected, activity)
 
-    def _take_write_lock(self) -> None:
-        """On SQLite a write to the tables comes before the first read of them.
+    def lock(self) -> None:
+        """Lets no other merge of the target begin before the transaction ends.
 
-        A transaction that has read cannot write once another process has written: it would fail
-        at once instead of waiting for its turn. What is staged needs no lock.
+        On SQLite a write to the tables comes before the first read of them: a transaction that has
+        read cannot write once another process has written; it would fail at once instead of
+        waiting for its turn. What is staged needs no lock.
         """
         if self._is_sqlite:
             self._connection.execute(delete(self._target.table).where(false()))
+        elif self._target.lock_mode is not None:
+            name = self._target.table.name
+            self._connection.execute(text(f"LOCK TABLE {name} IN {self._target.lock_mode} MODE"))
+
+    def compare(self) -> list[Compared]:
+        """What the merge will do with each staged row, under the lock."""
+        table = self._target.table
+        outcome = case(
+            (table.c.id.is_(None), "created"),
+            (or_(*self._differences()), "updated"),
+            else_="unchanged",
+        )
+        statement = select(self._staged.c.id, self._staged.c.line, outcome).select_from(
+            self._staged.outerjoin(table, self._same_id())
+        )
+        return [Compared(*row) for row in self._connection.execute(statement)]
 
     def _raw(self) -> Any:
         return self._connection.connection.dbapi_connection
@@ -203,6 +243,20 @@ class Staging:
         stored = self._target.table.c.id
         return and_(stored == self._staged.c.id, stored.between(self._lowest, self._highest))
 
+    def _differences(self) -> list[ColumnElement[bool]]:
+        stored, staged = self._target.table.c, self._staged.c
+        return [stored[name].is_distinct_from(staged[name]) for name in self._target.written[1:]]
+
+    def _note_activity(self) -> tuple[tuple[int, int], ...]:
+        stored, staged = self._target.table.c, self._staged.c
+        switched = (
+            select(staged.id)
+            .join(self._target.table, self._same_id())
+            .where(stored.is_active != staged.is_active)
+        )
+        noting = note_changes_of("restaurant", switched, dialect=self._connection.dialect)
+        return tuple((row.subject_id, row.revision) for row in self._connection.execute(noting))
+
     def _known(self) -> Select[Any]:
         table = self._target.table
         return select(func.count()).select_from(self._staged.join(table, self._same_id()))
@@ -212,9 +266,8 @@ class Staging:
         source = select(*(self._staged.c[name] for name in columns))
         if has_known:
             # Equal rows stay out of the upsert: PostgreSQL would lock, and so write, each of them.
-            differs = (table.c[n].is_distinct_from(self._staged.c[n]) for n in columns[1:])
             source = source.select_from(self._staged.outerjoin(table, self._same_id())).where(
-                or_(table.c.id.is_(None), *differs)
+                or_(table.c.id.is_(None), *self._differences())
             )
         source = source.order_by(*(self._staged.c[name] for name in self._target.order))
         statement = self._insert(table).from_select(list(columns), self._source(source))

@@ -261,7 +261,8 @@ class TestFailures:
 
     def test_a_database_without_tables(self, importing: Importing, data: Write) -> None:
         with importing.engine.begin() as connection:
-            for table in ("orders", "preferences", "users", "restaurants", "alembic_version"):
+            of_users = ("orders", "preferences", "idempotency_keys", "hidden_restaurants")
+            for table in (*of_users, "users", "restaurants", "alembic_version"):
                 connection.execute(text(f"DROP TABLE {table}"))
         outcome = importing(data(users=USERS))
         assert_one_line(outcome, 1)
