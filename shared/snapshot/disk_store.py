@@ -95,11 +95,12 @@ class DiskStore:
         *,
         expected_generation: int | None,
         activate: bool,
+        sweep_others: bool = True,
         on_progress: Progress | None = None,
         check: Callable[[], None] | None = None,
     ) -> State:
         version = manifest.version
-        self.sweep()
+        self.sweep(only=None if sweep_others else version)
         keep_reserve(self._folder)
         need = self._check_room(manifest)
         generations = self._rows.generations()
@@ -126,11 +127,15 @@ class DiskStore:
                 raise StoreFull(self._fullness(need)) from None
             raise
 
-    def sweep(self) -> None:
+    def sweep(self, *, only: str | None = None) -> None:
         """Removes what belongs to no complete version."""
         complete = self._rows.generations()
         for version, names in self._rows.names_by_version().items():
-            if version not in complete and self._rows.with_room(partial(self._stop, version)):
+            if (
+                only in (None, version)
+                and version not in complete
+                and self._rows.with_room(partial(self._stop, version))
+            ):
                 self._rows.remove(names)
 
     def prune(self, keep: int) -> list[str]:

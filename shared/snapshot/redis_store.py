@@ -128,11 +128,12 @@ class RedisStore:
         *,
         expected_generation: int | None,
         activate: bool,
+        sweep_others: bool = True,
         on_progress: Progress | None = None,
         check: Callable[[], None] | None = None,
     ) -> State:
         version = manifest.version
-        self.sweep()
+        self.sweep(only=None if sweep_others else version)
         need = self._check_room(manifest)
         generations = self._index.generations()
         if version in generations:
@@ -156,11 +157,11 @@ class RedisStore:
                 raise StoreFull(self._fullness(need)) from None
             raise
 
-    def sweep(self) -> None:
+    def sweep(self, *, only: str | None = None) -> None:
         """Removes what belongs to no complete version."""
         complete = self._index.generations()
         for version, names in self._index.keys_by_version().items():
-            if version not in complete and self._index.stop(version):
+            if only in (None, version) and version not in complete and self._index.stop(version):
                 self._remove(names)
 
     def prune(self, keep: int) -> list[str]:

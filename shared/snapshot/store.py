@@ -78,27 +78,29 @@ class SnapshotPublisher(Protocol):
         *,
         expected_generation: int | None,
         activate: bool,
+        sweep_others: bool = True,
         on_progress: Progress | None = None,
         check: Callable[[], None] | None = None,
     ) -> State:
         """Writes all parts and the manifest, then makes the version visible and moves the pointer.
 
-        Sweeps what unfinished publishes left behind before it writes. The pointer stays where it
-        is, and the new version is held, when `activate` is false, the pointer is pinned, or its
-        generation is not `expected_generation`, which is None where the run found the pointer
-        damaged: then the version is held only if somebody repaired it since. A pointer that is
-        gone is always set anew. `check` is called right before the version becomes visible; what
-        it raises aborts the publish.
+        Sweeps what unfinished publishes left behind before it writes; with `sweep_others` false,
+        of this version alone, so that a run that publishes meanwhile is left in peace. The pointer
+        stays where it is, and the new version is held, when `activate` is false, the pointer is
+        pinned, or its generation is not `expected_generation`, which is None where the run found
+        the pointer damaged: then the version is held only if somebody repaired it since. A pointer
+        that is gone is set anew, unless `activate` is false. `check` is called right before the
+        version becomes visible; what it raises aborts the publish.
         Raises StoreUnavailable, StoreFull, PublishSuperseded (a later publish swept this one),
         SnapshotDamaged (a file differs from the manifest). What was written is removed before,
         or, where the store no longer answers, by the next publish.
         """
 
-    def sweep(self) -> None:
+    def sweep(self, *, only: str | None = None) -> None:
         """Removes what unfinished publishes left behind, and stops those that still go on.
 
-        A publish that was swept cannot complete, however late it wakes: it is told that it was
-        superseded. Raises StoreUnavailable.
+        Of one version alone where `only` names it. A publish that was swept cannot complete,
+        however late it wakes: it is told that it was superseded. Raises StoreUnavailable.
         """
 
     def prune(self, keep: int) -> list[str]:

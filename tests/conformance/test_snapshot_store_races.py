@@ -134,6 +134,54 @@ def test_publishers_at_once_end_in_whole_versions(
         one.close()
 
 
+def test_a_publish_that_sweeps_nobody_leaves_the_others_alone(
+    engine: Engine, store: SnapshotStore, builder: Builder
+) -> None:
+    """What an operator imports while a run publishes: both complete."""
+    old, running, orphan = (builder.build(MEDIUM) for _ in range(3))
+    publish(store, old)
+    operator = engine.open()
+
+    def import_old(built: Built) -> None:
+        state = operator.publish(
+            built.manifest,
+            built.parts,
+            expected_generation=None,
+            activate=False,
+            sweep_others=False,
+        )
+        assert state == "held"
+
+    imported = builder.build(MEDIUM)
+    state = store.publish(
+        running.manifest,
+        running.parts,
+        expected_generation=1,
+        activate=True,
+        check=lambda: import_old(imported),
+    )
+    assert state == "active"
+    assert states(store)[imported.version] == "held"
+
+    # What a killed import of the same version left behind is in nobody's way.
+    def die() -> None:
+        for key, value in engine.raw().items():
+            left_behind[key] = value
+        raise KeyboardInterrupt
+
+    left_behind: dict[str, bytes] = {}
+    with pytest.raises(KeyboardInterrupt):
+        operator.publish(
+            orphan.manifest, orphan.parts, expected_generation=None, activate=False, check=die
+        )
+    for key, value in left_behind.items():
+        if orphan.version in key:
+            engine.overwrite(key, value)
+    import_old(orphan)
+    read_whole(store, orphan.version)
+    operator.close()
+
+
 def version_in(key: str) -> str | None:
     return next((word for word in key.split(":") if word.startswith("20") and "Z-" in word), None)
 
