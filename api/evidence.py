@@ -2,14 +2,14 @@
 
 `ordered-before` names the restaurant itself, `similar-to` up to three that the user ordered and
 that stand in its similar ones, or have it in theirs. Where a personal choice leaves no such
-trace in the snapshot, what everyone's lists say of it stands: popular in the user's city,
+trace that may be shown, what everyone's lists say of it stands: popular in the user's city,
 popular, or new; each is said of what leads that list. Of a restaurant that leads none of them
 the weakest is said: popularity is part of every personal choice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence, Set
 from typing import NamedTuple
 
 from api.local_snapshot import LocalSnapshot
@@ -50,6 +50,7 @@ def _personal(
 ) -> Iterator[tuple[int, Reason]]:
     ordered = {own: place for place, own in enumerate(served.lists.order_again)}
     similar_to = _similar_to(snapshot, served, set(ordinals) - ordered.keys())
+    unseen = _unseen(snapshot, served)
     leading: list[tuple[Reason, set[int]]] | None = None
     for ordinal in ordinals:
         if ordinal in ordered:
@@ -57,6 +58,7 @@ def _personal(
             continue
         named = similar_to.get(ordinal, set())
         named.update(own for own in snapshot.similar.row(ordinal) if own in ordered)
+        named -= unseen
         if named:
             first = sorted(named, key=ordered.__getitem__)[:MAX_NAMED]
             yield ordinal, Reason("similar-to", tuple(first))
@@ -66,6 +68,15 @@ def _personal(
         is_local = served.city != NO_CITY and snapshot.restaurants.cities[ordinal] == served.city
         weakest = POPULAR_IN_CITY if is_local else POPULAR
         yield ordinal, next((reason for reason, led in leading if ordinal in led), weakest)
+
+
+def _unseen(snapshot: LocalSnapshot, served: Served) -> Set[int]:
+    """What no reason may name: restaurants that closed since, or that the user hides."""
+    changes = served.changes
+    if not changes.hidden:
+        return changes.gone
+    ordinals = map(snapshot.restaurants.ordinal_of, changes.hidden)
+    return changes.gone.union(ordinal for ordinal in ordinals if ordinal is not None)
 
 
 def _similar_to(

@@ -1,7 +1,7 @@
 """What a client asks of a list: which one, how filtered, which page. And the pages' addresses.
 
-A page begins at a position in one version of the snapshot. Its cursor is bound to the user, the
-route and the filters; `limit` may change from page to page.
+A page begins at a position in one version of the snapshot, in lists of one revision. Its cursor is
+bound to the user, the route and the filters; `limit` may change from page to page.
 """
 
 from __future__ import annotations
@@ -80,19 +80,22 @@ def seal_page(
     *,
     version: bytes,
     position: Position,
+    revision: int = 0,
 ) -> bytes:
-    """The cursor of the page that begins there."""
+    """The cursor of the page that begins there, in the user's lists of that revision."""
     place = b"%b %d %d" % (version, *position)
+    if revision:  # where it is 0, the release before reads the cursor too
+        place += b" %d" % revision
     return cursors.seal(b"%b %d %b" % (route, user_id, query.text), place)
 
 
 def open_page(
     cursors: PageCursors, route: bytes, user_id: int, query: ListQuery, cursor: str
-) -> tuple[str, Position]:
-    """The version and the position that were sealed. Raises MalformedInput."""
+) -> tuple[str, Position, int]:
+    """The version, the position and the revision that were sealed. Raises MalformedInput."""
     place = cursors.open(b"%b %d %b" % (route, user_id, query.text), cursor)
-    version, stage, offset = place.decode("ascii").split(" ")
-    return version, Position(int(stage), int(offset))
+    version, stage, offset, *revision = place.decode("ascii").split(" ")
+    return version, Position(int(stage), int(offset)), int(revision[0]) if revision else 0
 
 
 def _query_of(values: dict[str, Any]) -> ListQuery:

@@ -7,7 +7,7 @@ since the release before published none.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from itertools import chain, islice
 
 from api.local_snapshot import LocalSnapshot
@@ -16,15 +16,26 @@ PUBLIC_LISTS = ("popular", "trending", "new")
 
 
 def public_list(
-    snapshot: LocalSnapshot, name: str, *, city: int, cuisine: str | None, limit: int
+    snapshot: LocalSnapshot,
+    name: str,
+    *,
+    city: int,
+    cuisine: str | None,
+    limit: int,
+    gone: Set[int] = frozenset(),
 ) -> list[int]:
-    """The first `limit` ordinals of one of PUBLIC_LISTS, in a city code or EVERYWHERE."""
+    """The first `limit` ordinals of one of PUBLIC_LISTS, in a city code or EVERYWHERE.
+
+    gone: ordinals that are left out.
+    """
     rows: list[Sequence[int]] = [snapshot.popular.row(city)]
     if name in snapshot.rankings:
         rows.insert(0, snapshot.rankings[name].row(city))
     found: Iterator[int] = chain(*rows)
     if cuisine is not None:
         found = snapshot.cuisines.having(cuisine, *rows)
+    if gone:
+        found = (ordinal for ordinal in found if ordinal not in gone)
     # The ranking in front of the popular ones repeats nothing, nor do they.
     return list(islice(_each_once(found) if len(rows) > 1 else found, limit))
 

@@ -49,16 +49,19 @@ def public(resources: Resources, scope: Scope, headers: Headers) -> Answer:
     limit: int = values["limit"]
     cuisine: str | None = values["cuisine"]
     snapshot = resources.snapshots.require_active()
+    gone = resources.overlay.gone_in(snapshot)
     city = EVERYWHERE if values["city"] is None else snapshot.city_code(values["city"])
     ordinals: Sequence[int] = ()
     if city is not None:
-        ordinals = public_list(snapshot, list_name, city=city, cuisine=cuisine, limit=limit)
+        ordinals = public_list(
+            snapshot, list_name, city=city, cuisine=cuisine, limit=limit, gone=gone.ordinals
+        )
     # A copy made by the release before lacks rankings that another copy of the version has.
     ranking = list_name if list_name in snapshot.rankings else "popular"
     name = b"%b.%d.%d" % (ranking.encode(), -1 if city is None else city, limit)
     if cuisine is not None:
         name += b"." + hashlib.sha256(cuisine.encode()).hexdigest()[:16].encode()
-    return public_ids(snapshot, ordinals, name=name, headers=headers)
+    return public_ids(snapshot, ordinals, name=name + gone.tag, headers=headers)
 
 
 @router.get(

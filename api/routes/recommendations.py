@@ -26,7 +26,6 @@ MY_PATH = "/api/recommendations"
 MY_DETAILED_PATH = f"{MY_PATH}/detailed"
 USER_PATH = "/api/users/{user_id}/recommendations"
 USER_DETAILED_PATH = f"{USER_PATH}/detailed"
-OVERLAY_REVISION = 0  # nothing of a user's lists changes between two snapshots
 
 router = APIRouter(tags=["recommendations"])
 
@@ -127,12 +126,13 @@ def _answer(
     is_detailed: bool = False,
 ) -> Answer:
     query, cursor = read_list_query(scope["query_string"])
-    snapshots, start = resources.snapshots, START
+    snapshots, start, revision = resources.snapshots, START, None
     if cursor is None:
         snapshot = snapshots.require_active()
     else:
-        version, start = open_page(resources.page_cursors, path, user_id, query, cursor)
+        version, start, revision = open_page(resources.page_cursors, path, user_id, query, cursor)
         snapshot = snapshots.require_version(version)
+    changes = resources.overlay.of_user(snapshot, user_id, revision=revision)
     served = serve(
         snapshot,
         user_id,
@@ -141,13 +141,14 @@ def _answer(
         filters=query.filters,
         excluded=query.excluded,
         start=start,
+        changes=changes,
     )
     # Names everything the answer depends on, and nothing that tells who may ask for it.
-    etag = b'"%d.%b.%b.%d%b%b%b"' % (
+    etag = b'"%d.%b.%b.%b%b%b%b"' % (
         user_id,
         query.tag,
         snapshot.version_text,
-        OVERLAY_REVISION,
+        changes.mark,
         query.filter_tag,
         b"" if cursor is None else b".p%d-%d" % start,
         b".detailed" if is_detailed else b"",
@@ -169,6 +170,7 @@ def _answer(
             query,
             version=snapshot.version_text,
             position=served.next,
+            revision=changes.revision,
         )
         link = b'<%b?%b&limit=%d&cursor=%b>; rel="next"'
         fields.append((b"link", link % (path, query.text, query.limit, next_cursor)))

@@ -54,11 +54,15 @@ def similar(resources: Resources, scope: Scope, headers: Headers) -> Answer:
     limit: int = read_query(scope["query_string"], SIMILAR_PARAMETERS)["limit"]
     wanted = read_path_id(scope["path"].split("/")[3], name="restaurant_id")
     snapshot = resources.snapshots.require_active()
+    gone = resources.overlay.gone_in(snapshot)
     ordinal = snapshot.restaurants.ordinal_of(wanted)
-    if ordinal is None:
+    if ordinal is None or ordinal in gone.ordinals:
         raise NotFound("there is no such restaurant")
-    name = b"similar.%d.%d" % (wanted, limit)
-    ordinals = snapshot.similar.row(ordinal)[:limit]
+    name = b"similar.%d.%d%b" % (wanted, limit, gone.tag)
+    ordinals = snapshot.similar.row(ordinal)
+    if gone.ordinals:
+        ordinals = [each for each in ordinals if each not in gone.ordinals]
+    ordinals = ordinals[:limit]
     return public_ids(snapshot, ordinals, name=name, headers=headers)
 
 
