@@ -32,7 +32,7 @@ _COMMANDS = {
     "precompute": "computes and publishes one snapshot",
     "recommend": "reads a user's list from the snapshot",
     "serve": "the HTTP API",
-    "snapshots": "the published versions: list, activate, verify",
+    "snapshots": "the published versions: list, activate, compare, verify, move",
     "token": "prints a signed bearer token",
     "trigger": "triggers a precompute job over HTTP",
     "worker": "runs background jobs",

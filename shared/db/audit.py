@@ -12,6 +12,8 @@ Action = Literal[
     "precompute.trigger",
     "job.cancel",
     "snapshot.activate",
+    "snapshot.export",
+    "snapshot.import",
     "snapshots.unpin",
     "restaurants.put",
     "restaurant.change",

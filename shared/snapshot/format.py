@@ -181,6 +181,10 @@ class Users:
         at = bisect_left(self.ids, user_id)
         if at == self.count or self.ids[at] != user_id:
             return None
+        return self.entry(at)
+
+    def entry(self, at: int) -> UserEntry:
+        """Of the user in that place, in the order of ids."""
         offsets = self._offsets
         return UserEntry(offsets[at], offsets[at + 1], self._cities[at], self._sources[at])
 

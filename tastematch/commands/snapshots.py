@@ -1,4 +1,4 @@
-"""`tastematch snapshots`: list, activate, unpin, verify.
+"""`tastematch snapshots`: list, activate, unpin, diff, verify, export, import.
 
 Works on the store itself, with the API and the database down.
 """
@@ -13,6 +13,7 @@ import click
 
 from shared.errors import SnapshotDamaged, SnapshotError, SnapshotNotFound
 from shared.settings import Settings, load_settings
+from tastematch.job_progress import job_progress
 
 if TYPE_CHECKING:
     from shared.db.audit import Action
@@ -20,18 +21,24 @@ if TYPE_CHECKING:
 
 _COLUMNS = ("VERSION", "STATE", "CREATED", "USERS", "RESTAURANTS", "BYTES", "PINNED")
 
+_EXAMPLE = "20261125T105812345678Z-3fa2"
+_NEWER_EXAMPLE = "20261125T115812345678Z-9c1e"
+
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 
 
 @click.group(
     "snapshots",
     invoke_without_command=True,
-    epilog="Example: tastematch snapshots activate 20261125T105812345678Z-3fa2 --pin",
+    epilog=f"Example: tastematch snapshots activate {_EXAMPLE} --pin",
 )
 @json_option
 @click.pass_context
 def command(ctx: click.Context, as_json: bool) -> None:
-    """The published versions: list them (the default), roll back or forward, check their bytes."""
+    """The published versions: list, roll back or forward, compare, check, move between machines.
+
+    Without a subcommand it lists them.
+    """
     if ctx.invoked_subcommand is None:
         _list(as_json=as_json)
     elif as_json:
@@ -45,9 +52,7 @@ def list_command(as_json: bool) -> None:
     _list(as_json=as_json)
 
 
-@command.command(
-    "activate", epilog="Example: tastematch snapshots activate 20261125T105812345678Z-3fa2 --pin"
-)
+@command.command("activate", epilog=f"Example: tastematch snapshots activate {_EXAMPLE} --pin")
 @click.argument("version")
 @click.option("--pin", is_flag=True, help="Publish later snapshots without activating them.")
 def activate_command(version: str, pin: bool) -> None:
@@ -90,6 +95,69 @@ def verify_command(version: str | None, as_json: bool) -> None:
     damaged = [report["version"] for report in reports if report["error"]]
     if damaged:
         raise SnapshotDamaged(f"{len(damaged)} of {len(reports)} snapshots cannot be used")
+
+
+@command.command("diff", epilog=f"Example: tastematch snapshots diff {_EXAMPLE} {_NEWER_EXAMPLE}")
+@click.argument("a")
+@click.argument("b")
+@json_option
+def diff_command(a: str, b: str, as_json: bool) -> None:
+    """Compares two versions: users affected, overlap of their top 20, quality, counts."""
+    from tastematch import snapshot_diff
+
+    for version in (a, b):
+        _check_form(version)
+    with _open(load_settings()) as store, job_progress() as show:
+        manifests = store.manifest(a), store.manifest(b)
+        difference = snapshot_diff.compare(
+            store, *manifests, tell=lambda done: show("comparing", done)
+        )
+    document = snapshot_diff.as_document(difference, *manifests)
+    if as_json:
+        _print_json(document)
+        return
+    for line in snapshot_diff.as_lines(document):
+        click.echo(line)
+
+
+@command.command("export", epilog=f"Example: tastematch snapshots export {_EXAMPLE} shop.snapshot")
+@click.argument("version")
+@click.argument("file")
+def export_command(version: str, file: str) -> None:
+    """Writes VERSION to FILE (`-`: standard output), which holds ids of users and their lists."""
+    from tastematch.snapshot_files import PIPE, export_snapshot
+
+    _check_form(version)
+    settings = load_settings()
+    with _open(settings) as store, job_progress() as show:
+        manifest = export_snapshot(store, version, file, tell=show)
+    size = sum(manifest.bytes.values())
+    click.echo(f"exported {version}, {len(manifest.bytes)} parts, {size:,} bytes", err=file == PIPE)
+    _record(settings, action="snapshot.export", subject=version, detail={"bytes": size})
+
+
+@command.command("import", epilog="Example: tastematch snapshots import shop.snapshot")
+@click.argument("file")
+def import_command(file: str) -> None:
+    """Puts the version in FILE (`-`: standard input) into the store. It is not activated."""
+    from tastematch.snapshot_files import import_snapshot
+
+    settings = load_settings()
+    with _open(settings) as store, job_progress() as show:
+        manifest, outcome = import_snapshot(settings, store, file, tell=show)
+        entries = store.versions()
+    version = manifest.version
+    if outcome == "present":
+        click.echo(f"{version} is there already: nothing was changed")
+        return
+    click.echo(f"imported {version}, {sum(manifest.bytes.values()):,} bytes, held")
+    click.echo(f"to serve it: tastematch snapshots activate {version}")
+    newer = sum(entry.manifest.version > version for entry in entries)
+    if newer >= settings.keep_snapshots:
+        click.echo(
+            f"{newer} newer versions are kept: unless it is active, the next precompute removes it"
+        )
+    _record(settings, action="snapshot.import", subject=version, detail={})
 
 
 def _list(*, as_json: bool) -> None:

@@ -38,9 +38,9 @@ def pointed_to(settings: Settings) -> tuple[str | None, bool]:
         store.close()
 
 
-def damage(settings: Settings, version: str) -> None:
-    """Changes one byte of a stored chunk of the metadata."""
-    key = Keys(settings.namespace).chunk(version, "metadata", 0)
+def damage(settings: Settings, version: str, *, part: str = "metadata") -> None:
+    """Changes one byte of a stored chunk."""
+    key = Keys(settings.namespace).chunk(version, part, 0)
     if settings.redis_url is not None:
         from redis import Redis
 
