@@ -6,7 +6,6 @@ computed.
 """
 
 import gzip
-import hashlib
 import zlib
 from array import array
 from collections.abc import Iterable, Iterator
@@ -17,15 +16,17 @@ from typing import BinaryIO
 import orjson
 
 from shared.snapshot.format import write_metadata_index
+from shared.snapshot.metadata_document import (
+    TAIL,
+    VERSION_HEX_DIGITS,
+    ContentHash,
+    document_head,
+)
 from worker.extract import RestaurantRow
 
-VERSION_HEX_DIGITS = 16
 # Above this size the strongest brotli level costs more seconds than its bytes are worth.
 STRONG_BROTLI_BYTES = 4 * 1024**2
 READ_BYTES = 256 * 1024
-
-_HEAD = b'{"kind":"full","version":"%s","restaurants":['
-_TAIL = b"]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +39,10 @@ class Projection:
 
 def write_metadata(rows: Iterable[RestaurantRow], folder: Path) -> Projection:
     """Writes the parts `metadata` and `metadata_index` of the active rows, ascending by id."""
-    digest = hashlib.sha256()
+    content = ContentHash()
     offsets = array("I")
     with (folder / "metadata").open("wb") as file:
-        file.write(_HEAD % (b"0" * VERSION_HEX_DIGITS))
+        file.write(document_head("0" * VERSION_HEX_DIGITS))
         at = file.tell()
         separator = b""
         for row in rows:
@@ -53,17 +54,15 @@ def write_metadata(rows: Iterable[RestaurantRow], folder: Path) -> Projection:
             separator = b","
             offsets.append(at)
             file.write(item)
-            digest.update(item)
-            digest.update(b"\n")
+            content.add(item)
             at += len(item)
         offsets.append(at + 1)
-        file.write(_TAIL)
-        version = digest.hexdigest()[:VERSION_HEX_DIGITS]
+        file.write(TAIL)
         file.seek(0)
-        file.write(_HEAD % version.encode())
+        file.write(document_head(content.version))
     with (folder / "metadata_index").open("wb") as file:
         write_metadata_index(file, offsets=offsets)
-    return Projection(version, len(offsets) - 1)
+    return Projection(content.version, len(offsets) - 1)
 
 
 def compress_metadata(folder: Path) -> Iterator[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import math
 import tempfile
 from array import array
@@ -20,6 +19,7 @@ import zstandard
 from shared.snapshot import attributes
 from shared.snapshot import format as parts
 from shared.snapshot.manifest import Manifest, new_version
+from shared.snapshot.metadata_document import TAIL, ContentHash, document_head
 from shared.snapshot.parts import describe_parts
 from shared.snapshot.store import SnapshotStore
 from worker.metadata_history import write_history
@@ -212,9 +212,11 @@ def _write_users(
 
 def _write_metadata(folder: Path, spec: SnapshotSpec, ids: Sequence[int]) -> str:
     items = [orjson.dumps(projection(spec, restaurant_id)) for restaurant_id in ids]
-    version = hashlib.sha256(b"\n".join(items)).hexdigest()[:16]
-    head = b'{"kind":"full","version":"%s","restaurants":[' % version.encode()
-    body = head + b",".join(items) + b"]}"
+    content = ContentHash()
+    for item in items:
+        content.add(item)
+    head = document_head(content.version)
+    body = head + b",".join(items) + TAIL
     offsets = array("I", [len(head)])
     for item in items:
         offsets.append(offsets[-1] + len(item) + 1)
@@ -224,4 +226,4 @@ def _write_metadata(folder: Path, spec: SnapshotSpec, ids: Sequence[int]) -> str
     (folder / "metadata.zst").write_bytes(zstandard.compress(body))
     with (folder / "metadata_index").open("wb") as file:
         parts.write_metadata_index(file, offsets=offsets)
-    return version
+    return content.version
