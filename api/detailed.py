@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from api.evidence import Reason, reasons_of
+from api.evidence import reasons_of
 from api.local_snapshot import LocalSnapshot
 from api.serving import Served
 
@@ -36,13 +36,10 @@ def detailed_body(
 def detailed_items(snapshot: LocalSnapshot, served: Served) -> Iterator[bytes]:
     """The JSON object of each restaurant of the list."""
     reasons = reasons_of(snapshot, served)
+    texts, projection = snapshot.id_texts, snapshot.metadata_forms.projection
     for segment in served.segments:
+        source = segment.source.encode()
         for ordinal in segment.ordinals:
-            yield _item(snapshot, ordinal, segment.source, reasons[ordinal])
-
-
-def _item(snapshot: LocalSnapshot, ordinal: int, source: str, reason: Reason) -> bytes:
-    texts = snapshot.id_texts
-    named = b",".join([texts[own] for own in reason.ordinals])
-    restaurant = bytes(snapshot.projection(ordinal))
-    return _ITEM % (texts[ordinal], source.encode(), reason.code.encode(), named, restaurant)
+            code, own = reasons[ordinal]
+            named = b",".join([texts[ordinal] for ordinal in own])
+            yield _ITEM % (texts[ordinal], source, code.encode(), named, projection(ordinal))

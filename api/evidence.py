@@ -9,7 +9,7 @@ the weakest is said: popularity is part of every personal choice.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from typing import NamedTuple
 
 from api.local_snapshot import LocalSnapshot
@@ -49,6 +49,7 @@ def _personal(
     snapshot: LocalSnapshot, served: Served, ordinals: Sequence[int]
 ) -> Iterator[tuple[int, Reason]]:
     ordered = {own: place for place, own in enumerate(served.lists.order_again)}
+    all_ordered = set(ordered)
     similar_to = _similar_to(snapshot, served, set(ordinals) - ordered.keys())
     unseen = _unseen(snapshot, served)
     leading: list[tuple[Reason, set[int]]] | None = None
@@ -56,8 +57,8 @@ def _personal(
         if ordinal in ordered:
             yield ordinal, Reason("ordered-before", (ordinal,))
             continue
-        named = similar_to.get(ordinal, set())
-        named.update(own for own in snapshot.similar.row(ordinal) if own in ordered)
+        named = all_ordered.intersection(snapshot.similar.row(ordinal))
+        named.update(similar_to.get(ordinal, ()))
         named -= unseen
         if named:
             first = sorted(named, key=ordered.__getitem__)[:MAX_NAMED]
@@ -79,15 +80,13 @@ def _unseen(snapshot: LocalSnapshot, served: Served) -> Set[int]:
     return changes.gone.union(ordinal for ordinal in ordinals if ordinal is not None)
 
 
-def _similar_to(
-    snapshot: LocalSnapshot, served: Served, wanted: Collection[int]
-) -> dict[int, set[int]]:
+def _similar_to(snapshot: LocalSnapshot, served: Served, wanted: set[int]) -> dict[int, list[int]]:
     """The ordered ones that have a wanted one among their similar ones."""
-    found: dict[int, set[int]] = {}
-    for own in served.lists.order_again[:MAX_CONSULTED]:
-        for ordinal in snapshot.similar.row(own):
-            if ordinal in wanted:
-                found.setdefault(ordinal, set()).add(own)
+    found: dict[int, list[int]] = {}
+    if wanted:
+        for own in served.lists.order_again[:MAX_CONSULTED]:
+            for ordinal in wanted.intersection(snapshot.similar.row(own)):
+                found.setdefault(ordinal, []).append(own)
     return found
 
 
