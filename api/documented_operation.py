@@ -61,9 +61,16 @@ _MANIFEST: dict[str, Any] = _object(
             "enum": ["active", "held", "kept"],
             "description": "`held` was never active; `kept` was, and is no longer.",
         },
+        "pinned": {
+            "type": "boolean",
+            "description": "Whether it is active and stays so while others are published.",
+        },
         "schema": {"type": "integer"},
         "created_at": _INSTANT,
         "data_as_of": _or_null(_INSTANT),
+        "changes_since": _or_null(_INSTANT)
+        | {"description": "Writes from here on may be missing, and are told beside it."},
+        "job_id": _or_null(_TEXT) | {"description": "Of the job that published it."},
         "algorithm": {"type": "object"},
         "counts": {"type": "object"},
         "metadata_version": _TEXT,
@@ -94,6 +101,12 @@ OPERATION_SCHEMAS: dict[str, Any] = {
 _JOB = {"$ref": "#/components/schemas/Job"}
 
 JOB = json_response("The job.", _JOB)
+
+CANCELLING = json_response(
+    "The job was asked to end and does so within seconds: as `cancelled`, or as `succeeded` where "
+    "its snapshot was published already. `Location` names it, `Retry-After` says when to ask.",
+    _JOB,
+)
 
 TRIGGERED = json_response(
     "The job that does it; `Location` names it, `Retry-After` says when to ask for it.",

@@ -1,4 +1,4 @@
-"""Background jobs: triggering a precompute, and how far jobs are.
+"""Background jobs: triggering a precompute, cancelling, and how far jobs are.
 
 The row in the database is the job. The queue is asked first whether it answers, so that a trigger
 is refused as a whole or accepted as a whole; a wake-up that is lost after the commit only costs
@@ -18,7 +18,7 @@ from api.cursors import CursorParameter, CursorScope, cursor_key, open_cursor, s
 from api.database import in_transaction
 from api.deps import AppResources, Operator, Service
 from api.documented import SECURED, problems
-from api.documented_operation import JOB, JOBS, TRIGGERED
+from api.documented_operation import CANCELLING, JOB, JOBS, TRIGGERED
 from api.parameters import IntegerParameter, openapi_parameters, read_query
 from shared.errors import JobNotFound, QueueUnavailable
 from shared.logs import get_logger
@@ -26,11 +26,13 @@ from shared.logs import get_logger
 if TYPE_CHECKING:
     from sqlalchemy import Connection
 
+    from shared.jobs.cancelling import Cancelled
     from shared.jobs.job import Job
     from shared.jobs.records import Triggered
 
 JOBS_PATH = "/api/jobs"
 JOB_PATH = "/api/jobs/{job_id}"
+CANCEL_PATH = "/api/jobs/{job_id}/cancel"
 TRIGGER_PATH = "/api/jobs/precompute"
 ORIGIN = "api"
 POLL_SECONDS = 2  # how soon it is worth asking for a job again
@@ -147,10 +149,56 @@ async def get_job(
     return as_response(json_answer(job.as_dict(), headers=[_POLL] if job.is_active else []))
 
 
+@router.post(
+    CANCEL_PATH,
+    operation_id="cancelJob",
+    summary="End a job: at once where it waits, within seconds where it runs",
+    response_class=Response,
+    responses={200: JOB, 202: CANCELLING, **problems(401, 403, 404, 409, 422, 503)},
+    openapi_extra=SECURED,
+)
+async def cancel_job(
+    request: Request, job_id: str, resources: AppResources, principal: Service
+) -> Response:
+    read_query(request.scope["query_string"], ())
+    _check_form(job_id)
+    engine = await resources.open_engine()
+    from shared.db.audit import record_action
+    from shared.jobs import cancelling
+    from shared.jobs.clock import database_time
+
+    def cancel(connection: Connection) -> Cancelled:
+        now = database_time(connection)
+        cancelled = cancelling.cancel(connection, job_id, now=now)
+        if cancelled.is_new:
+            connection.execute(
+                record_action(
+                    at=now,
+                    actor=principal.role,
+                    action="job.cancel",
+                    subject=job_id,
+                    detail={},
+                )
+            )
+        return cancelled
+
+    cancelled = await in_transaction(engine, lambda connection: connection.run_sync(cancel))
+    job = cancelled.job
+    if not job.is_active:
+        return as_response(json_answer(job.as_dict()))
+    headers = [(b"location", f"{JOBS_PATH}/{job.id}".encode()), _POLL]
+    return as_response(json_answer(job.as_dict(), status=202, headers=headers))
+
+
 async def _find_job(resources: AppResources, job_id: str) -> Job:
-    if not _JOB_ID_FORM.fullmatch(job_id):
-        raise JobNotFound("there is no such job")
+    _check_form(job_id)
     engine = await resources.open_engine()
     from shared.jobs import records
 
     return await in_transaction(engine, lambda connection: connection.run_sync(records.get, job_id))
+
+
+def _check_form(job_id: str) -> None:
+    """Raises JobNotFound."""
+    if not _JOB_ID_FORM.fullmatch(job_id):
+        raise JobNotFound("there is no such job")

@@ -56,7 +56,11 @@ async def list_snapshots(
         return store.versions(), store.pointer()
 
     entries, pointer = await call_store(read)
-    items = [entry.manifest.as_dict() | {"state": entry.state} for entry in entries]
+    items = [
+        entry.manifest.as_dict()
+        | {"state": entry.state, "pinned": pointer.is_pinned and entry.state == "active"}
+        for entry in entries
+    ]
     document = {"items": items, "next_cursor": None} | _pointer_document(pointer)
     return as_response(json_answer(document))
 

@@ -13,6 +13,7 @@ from sqlalchemy import Engine, func, select
 
 from shared.db.engine import sync_engine
 from shared.db.models import Audit, JobRow
+from shared.errors import JobCancelled
 from shared.jobs import records
 from shared.jobs.clock import database_time
 from shared.settings import Settings, load_settings
@@ -133,6 +134,59 @@ async def test_after_a_job_ended_a_trigger_is_a_new_one(
     assert "retry-after" not in ended.headers
 
 
+async def test_a_job_that_waits_is_cancelled_at_once(api: Api, engine: Engine) -> None:
+    job = await trigger(api)
+
+    for _ in range(2):  # asking again does no harm
+        answer = await api.client.post(f"/api/jobs/{job['id']}/cancel", headers=api.as_service)
+        assert answer.status_code == 200
+        cancelled = answer.json()
+        assert set(cancelled) == FIELDS
+        assert cancelled["state"] == cancelled["status"] == "cancelled"
+        assert (cancelled["error"], cancelled["snapshot_version"]) == (None, None)
+        assert cancelled["finished_at"] is not None
+        assert "retry-after" not in answer.headers
+
+    found = await api.client.get(f"/api/jobs/{job['id']}", headers=api.as_viewer)
+    assert found.json() == cancelled
+    assert (await trigger(api))["id"] != job["id"]
+    with engine.connect() as connection:
+        noted = connection.execute(
+            select(Audit.actor, Audit.subject).where(Audit.action == "job.cancel")
+        ).all()
+    assert [tuple(row) for row in noted] == [("service", job["id"])]
+
+
+async def test_a_job_that_runs_is_asked_to_end(api: Api, engine: Engine) -> None:
+    job = await trigger(api)
+    with engine.begin() as connection:
+        records.claim(connection, job["id"], owner="w", now=database_time(connection))
+
+    answer = await api.client.post(f"/api/jobs/{job['id']}/cancel", headers=api.as_service)
+
+    assert (answer.status_code, answer.json()["state"]) == (202, "running")
+    assert answer.headers["location"] == f"/api/jobs/{job['id']}"
+    assert int(answer.headers["retry-after"]) > 0
+    with pytest.raises(JobCancelled), engine.begin() as connection:
+        records.check_owner(connection, job["id"], owner="w")
+
+
+@pytest.mark.parametrize("state", ["succeeded", "failed"])
+async def test_a_job_that_has_ended_cannot_be_cancelled(
+    api: Api, engine: Engine, state: str
+) -> None:
+    job = await trigger(api)
+    run_to_end(engine, job["id"], state=state)
+
+    answer = await api.client.post(f"/api/jobs/{job['id']}/cancel", headers=api.as_service)
+
+    assert (answer.status_code, answer.json()["code"]) == (409, "job-conflict")
+    assert state in answer.json()["detail"]
+    found = await api.client.get(f"/api/jobs/{job['id']}", headers=api.as_viewer)
+    assert found.json()["state"] == state
+    assert count(engine, Audit) == 1  # the trigger's
+
+
 async def test_pages_hold_every_job_once_with_the_newest_first(api: Api, engine: Engine) -> None:
     expected = []
     for _ in range(7):
@@ -219,10 +273,12 @@ async def test_a_query_that_is_not_declared_is_refused(api: Api, query: str) -> 
     ["0" * 32, "x", "0" * 31, "F" * 32, "%00", "..%2f..", "1%20OR%201=1", "%D9%A3", "1" * 9000],
 )
 async def test_an_unknown_job_is_not_found(api: Api, job_id: str) -> None:
-    answer = await api.client.get(f"/api/jobs/{job_id}", headers=api.as_viewer)
-
-    assert answer.status_code == 404
-    assert answer.headers["content-type"] == "application/problem+json"
+    for answer in (
+        await api.client.get(f"/api/jobs/{job_id}", headers=api.as_viewer),
+        await api.client.post(f"/api/jobs/{job_id}/cancel", headers=api.as_service),
+    ):
+        assert answer.status_code == 404
+        assert answer.headers["content-type"] == "application/problem+json"
 
 
 async def test_who_may_do_what(api: Api, engine: Engine) -> None:
@@ -236,6 +292,8 @@ async def test_who_may_do_what(api: Api, engine: Engine) -> None:
          [(api.as_service, 200), (api.as_viewer, 200), (user, 403), (none, 401), (junk, 401)]),
         ("GET", f"/api/jobs/{job['id']}",
          [(api.as_service, 200), (api.as_viewer, 200), (user, 403), (none, 401), (junk, 401)]),
+        ("POST", f"/api/jobs/{job['id']}/cancel",
+         [(api.as_viewer, 403), (user, 403), (none, 401), (junk, 401), (api.as_service, 200)]),
     ]  # fmt: skip
     for method, path, expected in table:
         for headers, status in expected:
@@ -307,6 +365,7 @@ async def test_a_database_out_of_reach_is_503(tmp_path: Path, free_port: int) ->
             ("POST", "/api/jobs/precompute"),
             ("GET", "/api/jobs"),
             ("GET", f"/api/jobs/{'0' * 32}"),
+            ("POST", f"/api/jobs/{'0' * 32}/cancel"),
         ):
             answer = await api.client.request(method, path, headers=api.as_service)
             assert answer.status_code == 503

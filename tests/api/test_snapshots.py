@@ -69,7 +69,7 @@ async def test_the_list_holds_manifests_with_the_newest_first(
             (versions[0].version, "kept"),
         ]
         newest = dict(document["items"][0])
-        assert newest.pop("state") == "active"
+        assert (newest.pop("state"), newest.pop("pinned")) == ("active", False)
         assert newest == json.loads(json.dumps(versions[2].as_dict()))
 
 
@@ -115,6 +115,7 @@ async def test_a_pin_holds_new_snapshots_until_it_is_taken_off(
     states = {item["version"]: item["state"] for item in listed["items"]}
     assert (listed["active"], listed["pinned"]) == (pinned, True)
     assert states[held.version] == "held"
+    assert [item["version"] for item in listed["items"] if item["pinned"]] == [pinned]
 
     answer = await api.client.post("/api/snapshots/unpin", headers=api.as_service)
     assert (answer.status_code, answer.json()) == (200, {"active": pinned, "pinned": False})
