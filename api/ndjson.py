@@ -36,6 +36,7 @@ from shared.parsing import MAX_ID
 MEDIA_TYPE = "application/x-ndjson"
 RECEIVE_SECONDS = 60.0
 SPOOL_BYTES = 256 * 1024
+BLOCK_BYTES = 1024**2
 MAX_LINE_ERRORS = 5
 
 _MEDIA_TYPES = frozenset({MEDIA_TYPE.encode(), b"application/ndjson"})
@@ -93,17 +94,26 @@ class Lines:
     async def blocks(
         self, read: Callable[[dict[str, Any]], Row], *, size: int
     ) -> AsyncIterator[list[Line[Row]]]:
-        """All lines in their order, `size` at a time.
+        """All lines in their order, `size` at a time, or fewer that are longer.
 
         `read` makes a row of the members of a line, in a thread beside the event loop; what it
         raises as InvalidInput or MalformedInput is that line's.
         """
+        self._file.seek(0)
         lines = self._read(read)
-        while block := await asyncio.to_thread(_take, lines, size):
+        while block := await asyncio.to_thread(self._take, lines, size):
             yield block
 
+    def _take(self, lines: Iterator[Line[Row]], size: int) -> list[Line[Row]]:
+        began = self._file.tell()
+        block = []
+        for line in lines:
+            block.append(line)
+            if len(block) == size or self._file.tell() - began >= BLOCK_BYTES:
+                break
+        return block
+
     def _read(self, read: Callable[[dict[str, Any]], Row]) -> Iterator[Line[Row]]:
-        self._file.seek(0)
         number = 0
         while (raw := self._file.readline(self._line_bytes + _MARKS)) != b"":
             number += 1
@@ -176,15 +186,6 @@ async def _receive(request: Request, file: IO[bytes], limits: Limits) -> None:
         raise DependencyError(f"the body cannot be kept meanwhile ({reason})") from None
     except ClientDisconnect:
         raise MalformedInput("the connection ended before the body did") from None
-
-
-def _take(lines: Iterator[Line[Row]], size: int) -> list[Line[Row]]:
-    block = []
-    for line in lines:
-        block.append(line)
-        if len(block) == size:
-            break
-    return block
 
 
 def _line(number: int, text: bytes, read: Callable[[dict[str, Any]], Row]) -> Line[Row]:

@@ -12,6 +12,7 @@ from api.documented import COMPONENTS, PROBLEM_CONTENT
 from api.documented_headers import describe_headers, header_components
 from api.documented_operation import OPERATION_SCHEMAS
 from api.documented_orders import ORDER_SCHEMAS
+from api.documented_writes import WRITE_SCHEMAS
 
 DESCRIPTION = (
     "Restaurant recommendations as ids, best first, and the restaurants' metadata to join them "
@@ -24,6 +25,8 @@ TAGS = (
     ("restaurants", "What a frontend shows of restaurants; public and cacheable."),
     ("lists", "The same for everybody; public and cacheable."),
     ("orders", "What users order; written to the database before it is answered."),
+    ("preferences", "What users like, and what they do not want to see."),
+    ("users", "Users as the shop's backend knows them."),
     ("jobs", "Background work, for schedulers and operators."),
     ("snapshots", "The published versions, for operators."),
     ("operation", "For load balancers and monitoring."),
@@ -39,7 +42,7 @@ def complete_document(document: dict[str, Any]) -> None:
     components = document.setdefault("components", {})
     for kind, entries in COMPONENTS.items():
         components.setdefault(kind, {}).update(entries)
-    components["schemas"].update(OPERATION_SCHEMAS | ORDER_SCHEMAS)
+    components["schemas"].update(OPERATION_SCHEMAS | ORDER_SCHEMAS | WRITE_SCHEMAS)
     components["headers"] = header_components()
     for operations in document["paths"].values():
         for operation in operations.values():

@@ -7,9 +7,12 @@ from api.routes import (
     lists,
     metadata,
     orders,
+    preferences,
     recommendations,
+    restaurant_writes,
     restaurants,
     snapshots,
+    users,
 )
 
 ROUTERS = (
@@ -17,8 +20,11 @@ ROUTERS = (
     recommendations.router,
     metadata.router,
     restaurants.router,
+    restaurant_writes.router,
     lists.router,
     orders.router,
+    preferences.router,
+    users.router,
     jobs.router,
     snapshots.router,
     docs.router,

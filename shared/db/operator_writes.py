@@ -1,0 +1,140 @@
+"""What operators write: restaurants and users, many or one, and the erasure of a user.
+
+Each function is one transaction, which the caller commits: rows, keys, notes of changes and the
+row of the audit stand or fall together. Locks are taken in the order table, rows, changes.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, NamedTuple
+
+from sqlalchemy import Connection, delete, select, text
+
+from shared.db.audit import Action, record_action
+from shared.db.changes import note_changes
+from shared.db.models import User
+from shared.db.targets import RESTAURANTS, USERS, Target
+from shared.db.upserts import OUTCOMES, Compared, Merged, Staging
+
+LOCK_SECONDS: Final = 8.0
+"""How long it waits for its turn, behind an import for instance."""
+
+
+class Actor(NamedTuple):
+    """Who asks, and in which request."""
+
+    role: str
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What became of each row. `switched`: restaurants as (id, is it closed now, revision)."""
+
+    rows: tuple[Compared, ...]
+    switched: tuple[tuple[int, bool, int], ...] = ()
+
+
+def put_restaurants(
+    connection: Connection, rows: Sequence[tuple[Any, ...]], *, actor: Actor
+) -> Written:
+    """Rows of (columns of RESTAURANTS..., line), each id once, replace what is stored or are added.
+
+    What people find restaurants by is kept in step; restaurants that open or close are noted.
+    """
+    compared, merged = _merge(connection, RESTAURANTS, rows)
+    _record_rows(connection, "restaurants.put", compared, actor)
+    return Written(compared, _switched(rows, merged))
+
+
+def change_restaurant(
+    connection: Connection, restaurant_id: int, values: Mapping[str, Any], *, actor: Actor
+) -> tuple[dict[str, Any], Written] | None:
+    """Changes some columns of one restaurant, and returns all of them. None where there is none."""
+    _wait_longer(connection)
+    staging = Staging(connection, RESTAURANTS)
+    staging.lock()
+    table = RESTAURANTS.table
+    columns = [table.c[name] for name in RESTAURANTS.columns]
+    stored = connection.execute(select(*columns).where(table.c.id == restaurant_id)).one_or_none()
+    if stored is None:
+        return None
+    changed = {**stored._asdict(), **values}
+    row = (*changed.values(), 0)
+    staging.add([row])
+    compared = tuple(staging.compare())
+    merged = staging.merge()
+    _record(connection, "restaurant.change", str(restaurant_id), {"columns": sorted(values)}, actor)
+    return changed, Written(compared, _switched([row], merged))
+
+
+def put_users(connection: Connection, rows: Sequence[tuple[Any, ...]], *, actor: Actor) -> Written:
+    """Rows of (columns of USERS..., line), each id once; those that are new or differ are noted."""
+    compared, _ = _merge(connection, USERS, rows)
+    ids = [row.id for row in compared if row.outcome != "unchanged"]
+    if ids:
+        connection.execute(note_changes("user", ids, dialect=connection.dialect))
+    _record_rows(connection, "users.put", compared, actor)
+    return Written(compared)
+
+
+def erase_user(connection: Connection, user_id: int, *, actor: Actor) -> int:
+    """Removes a user with orders, preferences, hidden restaurants and keys of requests.
+
+    Returns the revision of the change, which is noted even where there is no such user: a snapshot
+    may still know one. The rows go by the foreign keys of their tables.
+    """
+    _wait_longer(connection)
+    # As it is locked by whoever changes the user's row; not against who refers to it.
+    one = select(User.id).where(User.id == user_id).with_for_update(key_share=True)
+    connection.execute(one)
+    noting = note_changes("user", [user_id], dialect=connection.dialect)
+    revision: int = connection.execute(noting).one().revision
+    found = connection.execute(delete(User).where(User.id == user_id)).rowcount
+    _record(connection, "user.erase", str(user_id), {"existed": found > 0}, actor)
+    return revision
+
+
+def _merge(
+    connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]
+) -> tuple[tuple[Compared, ...], Merged]:
+    _wait_longer(connection)
+    staging = Staging(connection, target)
+    staging.add(rows)
+    staging.lock()
+    return tuple(staging.compare()), staging.merge()
+
+
+def _switched(rows: Sequence[tuple[Any, ...]], merged: Merged) -> tuple[tuple[int, bool, int], ...]:
+    active = RESTAURANTS.columns.index("is_active")
+    is_active = {row[0]: row[active] for row in rows} if merged.activity else {}
+    return tuple((each, not is_active[each], revision) for each, revision in merged.activity)
+
+
+def _wait_longer(connection: Connection) -> None:
+    if connection.dialect.name != "sqlite":
+        connection.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}"))
+
+
+def _record_rows(
+    connection: Connection, action: Action, compared: Sequence[Compared], actor: Actor
+) -> None:
+    counts: dict[str, Any] = {
+        each: sum(row.outcome == each for row in compared) for each in OUTCOMES
+    }
+    _record(connection, action, f"{len(compared)} rows", counts, actor)
+
+
+def _record(
+    connection: Connection, action: Action, subject: str, detail: Mapping[str, Any], actor: Actor
+) -> None:
+    connection.execute(
+        record_action(
+            at=datetime.now(UTC),
+            actor=actor.role,
+            action=action,
+            subject=subject,
+            detail={**detail, "request_id": actor.request_id},
+        )
+    )
