@@ -150,14 +150,15 @@ def import_command(file: str) -> None:
     if outcome == "present":
         click.echo(f"{version} is there already: nothing was changed")
         return
-    click.echo(f"imported {version}, {sum(manifest.bytes.values()):,} bytes, held")
+    size = sum(manifest.bytes.values())
+    click.echo(f"imported {version}, {size:,} bytes, held")
     click.echo(f"to serve it: tastematch snapshots activate {version}")
     newer = sum(entry.manifest.version > version for entry in entries)
     if newer >= settings.keep_snapshots:
         click.echo(
             f"{newer} newer versions are kept: unless it is active, the next precompute removes it"
         )
-    _record(settings, action="snapshot.import", subject=version, detail={})
+    _record(settings, action="snapshot.import", subject=version, detail={"bytes": size})
 
 
 def _list(*, as_json: bool) -> None:

@@ -150,7 +150,17 @@ def test_damage_is_found_and_not_activated(
 
 
 @pytest.mark.parametrize(
-    "words", [["diff"], ["activate"], ["verify", "a", "b"], ["--json", "unpin"], ["list", "x"]]
+    "words",
+    [
+        ["compare"],
+        ["diff", "a"],
+        ["activate"],
+        ["verify", "a", "b"],
+        ["export", "a"],
+        ["import"],
+        ["--json", "unpin"],
+        ["list", "x"],
+    ],
 )
 def test_what_cannot_be_read_is_a_usage_error(
     tastematch: Command, tmp_path: Path, words: list[str]
@@ -185,12 +195,16 @@ def test_what_was_done_stands_in_the_audit_table(
     tastematch: Command, tmp_path: Path, database_url: str
 ) -> None:
     env = {"TASTEMATCH_DATA_DIR": str(tmp_path), "DATABASE_URL": database_url}
-    old, _ = versions(load_settings(env), 2)
+    manifest, _ = publish_versions(load_settings(env), 2)
+    old, size = manifest.version, sum(manifest.bytes.values())
 
     tastematch("snapshots", "activate", old, "--pin", env=env)
     tastematch("snapshots", "unpin", env=env)
     tastematch("snapshots", "activate", "x", env=env)
     tastematch("snapshots", "list", env=env)
+    tastematch("snapshots", "export", old, tmp_path / "file", env=env)
+    other = env | {"TASTEMATCH_DATA_DIR": str(tmp_path / "other")}
+    tastematch("snapshots", "import", tmp_path / "file", env=other)
 
     engine = sync_engine(load_settings(env))
     with engine.connect() as connection:
@@ -201,6 +215,8 @@ def test_what_was_done_stands_in_the_audit_table(
     assert [tuple(row) for row in rows] == [
         ("cli", "snapshot.activate", old, {"pin": True}),
         ("cli", "snapshots.unpin", old, {}),
+        ("cli", "snapshot.export", old, {"bytes": size}),
+        ("cli", "snapshot.import", old, {"bytes": size}),
     ]
 
 
