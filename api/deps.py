@@ -17,9 +17,13 @@ from fastapi import Depends, Request
 from api.answers import header_map
 from api.auth import Authenticator, Principal, Role, require_role
 from api.cursors import PageCursors
+from api.database import left_behind_ended
 from api.follower import SnapshotFollower
+from api.inspection import Inspection
 from api.lifecycle import Lifecycle
+from api.order_writer import OrderWriter
 from api.overlay import Overlay
+from api.waking import RefreshWake
 from api.worker_count import WorkerCount
 from shared.jobs.queue import JobQueue
 from shared.settings import Settings
@@ -27,6 +31,8 @@ from shared.snapshot.store import SnapshotCatalog
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncEngine
+
+CLOSE_SECONDS = 3.0  # for what was left behind of the database
 
 
 class Resources:
@@ -46,6 +52,9 @@ class Resources:
         self.page_cursors = PageCursors(settings)
         self.overlay = Overlay(settings)
         self.snapshots = SnapshotFollower(settings, store)
+        self.inspection = Inspection(settings, store, self.snapshots)
+        self.order_writer = OrderWriter(self.open_engine)
+        self.refresh_wake = RefreshWake(self._open_queue)
         self._opening = asyncio.Lock()
 
     @cached_property
@@ -54,7 +63,7 @@ class Resources:
         from shared.metrics import watch_pool
 
         engine = async_engine(self.settings)
-        watch_pool(engine.sync_engine.pool)  # type: ignore[arg-type]
+        watch_pool(engine.sync_engine.pool)
         return engine
 
     async def open_engine(self) -> AsyncEngine:
@@ -77,12 +86,19 @@ class Resources:
 
         return open_queue(self.settings)
 
+    async def _open_queue(self) -> JobQueue:
+        """The queue; its packages are loaded in a thread."""
+        return await asyncio.to_thread(lambda: self.queue)
+
     async def close(self) -> None:
+        await self.order_writer.close()
+        await self.refresh_wake.close()
         if "worker_count" in self.__dict__:
             self.worker_count.close()
         if "queue" in self.__dict__:
             await self.queue.close()
         if "_engine" in self.__dict__:
+            await left_behind_ended(seconds=CLOSE_SECONDS)
             await self._engine.dispose()
 
 

@@ -2,6 +2,7 @@
 
 from api.routes import (
     docs,
+    explain,
     health,
     jobs,
     lists,
@@ -18,6 +19,7 @@ from api.routes import (
 ROUTERS = (
     health.router,
     recommendations.router,
+    explain.router,
     metadata.router,
     restaurants.router,
     restaurant_writes.router,

@@ -66,21 +66,11 @@ def _explained(
     """The JSON document: the history, then the items of each list as the API's detailed form."""
     import orjson
 
-    from api.detailed import detailed_items
+    from api.explaining import explained_lists
     from api.serving import serve
 
     ordered = serve(snapshot, user_id, list_name="order_again", limit=snapshot.restaurants.count)
     history = ordered.lists.order_again
-    lists = {}
-    for name in list_names:
-        served = serve(snapshot, user_id, list_name=name, limit=limit)
-        items = [orjson.loads(item) for item in detailed_items(snapshot, served)]
-        for item in items:
-            item["reason"]["restaurant_names"] = [
-                _restaurant(snapshot, restaurant_id)["name"]
-                for restaurant_id in item["reason"]["restaurant_ids"]
-            ]
-        lists[name] = {"source": served.source, "items": items}
     return {
         "user_id": user_id,
         "is_known": snapshot.users.find(user_id) is not None,
@@ -92,17 +82,8 @@ def _explained(
             "restaurants": len(history),
             "items": [orjson.loads(snapshot.projection(o)) for o in history[:limit]],
         },
-        "lists": lists,
+        "lists": explained_lists(snapshot, user_id, list_names, limit=limit),
     }
-
-
-def _restaurant(snapshot: LocalSnapshot, restaurant_id: int) -> dict[str, Any]:
-    import orjson
-
-    ordinal = snapshot.restaurants.ordinal_of(restaurant_id)
-    assert ordinal is not None, "reasons name restaurants of the snapshot"
-    restaurant: dict[str, Any] = orjson.loads(snapshot.projection(ordinal))
-    return restaurant
 
 
 def _print(document: Mapping[str, Any]) -> None:
