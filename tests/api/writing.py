@@ -27,7 +27,8 @@ class Writing:
 
     def add(self, model: Any, *rows: Mapping[str, Any]) -> None:
         with self.engine.begin() as connection:
-            connection.execute(insert(model), [dict(row) for row in rows])
+            for row in rows:
+                connection.execute(insert(model).values(row))
 
     def rows(self, *columns: Any) -> list[Row[Any]]:
         """All rows of these columns, in the order of the first."""
