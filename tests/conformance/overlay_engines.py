@@ -10,7 +10,8 @@ from typing import Protocol
 
 from redis import Redis
 
-from shared.snapshot.disk_overlay import FILE_NAME, DiskOverlay
+from shared.snapshot.disk_overlay import DiskOverlay
+from shared.snapshot.disk_overlay_file import FILE_NAME
 from shared.snapshot.overlay import OverlayWriter
 from shared.snapshot.redis_overlay import OverlayKeys, RedisOverlay
 

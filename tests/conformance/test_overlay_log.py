@@ -13,7 +13,8 @@ import pytest
 from redis import Redis
 
 from shared.errors import SnapshotDamaged, StoreFull, StoreUnavailable
-from shared.snapshot.disk_overlay import FILE_NAME, DiskOverlay
+from shared.snapshot.disk_overlay import DiskOverlay
+from shared.snapshot.disk_overlay_file import FILE_NAME
 from shared.snapshot.overlay import (
     ENTRY_BYTES,
     EXCLUSIONS,

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from shared.snapshot import export_file, overlay
 from shared.snapshot import format as parts
-from shared.snapshot import overlay
+from shared.snapshot.disk_store import DiskStore
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, UserEntry
 from shared.snapshot.layout import Keys, decode_pointer, encode_pointer
 from shared.snapshot.manifest import Manifest, decode_manifest, encode_manifest
@@ -102,6 +103,29 @@ def test_the_manifest_is_that_of_the_examples(shown: dict[str, bytes]) -> None:
     assert manifest.checksums == {
         name: hashlib.sha256(data).hexdigest() for name, data in shown.items()
     }
+
+
+def test_the_file_of_an_export_is_as_the_text_says(shown: dict[str, bytes], tmp_path: Path) -> None:
+    manifest = decode_manifest(example("manifest"), version=VERSION)
+    for name, data in shown.items():
+        (tmp_path / name).write_bytes(data)
+    store = DiskStore(tmp_path / "store", namespace="NS")
+    store.publish(
+        manifest,
+        {name: tmp_path / name for name in shown},
+        expected_generation=0,
+        activate=True,
+    )
+    file = BytesIO()
+    export_file.write_export(file, store, manifest, on_progress=lambda done: None)
+    store.close()
+
+    line, written = example("export") + b"\n", file.getvalue()
+    assert written == line + example("manifest") + b"".join(shown[name] for name in sorted(shown))
+    assert f"its file has {len(written):,} bytes" in DOCUMENT
+    file.seek(0)
+    assert export_file.read_manifest(file) == manifest
+    assert dict(export_file.read_parts(file, manifest)) == shown
 
 
 def test_every_field_of_a_manifest_is_described() -> None:
