@@ -1,13 +1,15 @@
 """The API's way to the database: one transaction, with a deadline that holds.
 
 Cancelling a query of a driver whose server hangs may itself hang until the driver's own time-out,
-so a transaction that is late is left behind to end by itself, and the request is answered.
+so a transaction that is late is left behind to end by itself, and the request is answered. SQLite
+runs a statement in a thread, where cancelling does not reach it: there it is interrupted.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import DatabaseUnavailable, RowLocked
@@ -26,6 +28,7 @@ _LOCK_NOT_AVAILABLE = "55P03"
 T = TypeVar("T")
 
 _left_behind: set[asyncio.Future[Any]] = set()
+_connections: dict[asyncio.Future[Any], AsyncConnection] = {}
 
 
 async def in_transaction(
@@ -56,13 +59,19 @@ async def by_deadline(work: Coroutine[Any, Any, T], seconds: float) -> T:
     return task.result()
 
 
+async def left_behind_ended(*, seconds: float) -> None:
+    """Returns once nothing that was left behind uses the database any more, or time is up."""
+    if _left_behind:
+        await asyncio.wait(set(_left_behind), timeout=seconds)
+
+
 async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Awaitable[T]]) -> T:
     # Here, so that a process that only serves snapshots never loads SQLAlchemy.
     from shared.db.engine import database_errors
 
     try:
         with database_errors():
-            async with engine.begin() as connection:
+            async with engine.begin() as connection, _known(connection):
                 return await work(connection)
     except Exception as error:
         state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
@@ -73,10 +82,34 @@ async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Aw
         raise
 
 
+@asynccontextmanager
+async def _known(connection: AsyncConnection) -> AsyncIterator[None]:
+    task = asyncio.current_task()
+    assert task is not None
+    _connections[task] = connection
+    try:
+        yield
+    finally:
+        del _connections[task]
+
+
 def _leave_behind(task: asyncio.Future[Any]) -> None:
     _left_behind.add(task)
     task.add_done_callback(_forget)
+    if task in _connections:
+        # Before the task learns of it: closing the connection would wait for the statement, and
+        # being cancelled while it waits, at the process's end, makes it wait for ever.
+        _interrupt(_connections[task])
     task.cancel()
+
+
+def _interrupt(connection: AsyncConnection) -> None:
+    raw = connection.sync_connection
+    if connection.dialect.name != "sqlite" or raw is None or raw.closed or raw.invalidated:
+        return
+    driver: Any = raw.connection.driver_connection
+    if driver._connection is not None:
+        driver._connection.interrupt()  # the driver's own method of that name is a coroutine
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

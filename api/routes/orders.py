@@ -117,6 +117,7 @@ async def create_order(request: Request, resources: AppResources, principal: Cal
         NewOrder(user_id=user_id, key=key, body_hash=body_hash, **values)
     )
     if placed.revision is not None:
+        resources.overlay.note_order(user_id, values["restaurant_id"], placed.revision)
         resources.refresh_wake.wake()
     return _answer(201, placed.order.as_dict())
 

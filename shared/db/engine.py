@@ -19,13 +19,14 @@ from shared.errors import DatabaseUnavailable, SchemaError
 from shared.settings import Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from sqlalchemy.ext.asyncio import AsyncEngine
 
 SQLITE_BUSY_SECONDS = 10
-# How long a statement of the API waits for a row: well within its deadline for a transaction.
+# How long a statement of the API waits for a row, or for SQLite: within its deadline for all.
 LOCK_SECONDS = 1.0
+API_BUSY_SECONDS = 2
 
 # A peer that vanished without a word is noticed within half a minute, not after hours.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -43,7 +44,7 @@ def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None =
         engine = create_engine(
             url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": SQLITE_BUSY_SECONDS}
         )
-        event.listen(engine, "connect", _prepare_sqlite)
+        event.listen(engine, "connect", _sqlite_preparation(SQLITE_BUSY_SECONDS))
         return engine
     connect_args: dict[str, Any] = {
         "connect_timeout": max(1, round(settings.db_connect_timeout)),
@@ -65,10 +66,11 @@ def async_engine(settings: Settings) -> AsyncEngine:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         engine = create_async_engine(
             url.set(drivername="sqlite+aiosqlite"),
-            connect_args={"timeout": SQLITE_BUSY_SECONDS},
-            **_pool(settings),
+            connect_args={"timeout": API_BUSY_SECONDS},
+            # A file has no connection to lose, and asking it costs as much as a statement.
+            **_pool(settings) | {"pool_pre_ping": False},
         )
-        event.listen(engine.sync_engine, "connect", _prepare_sqlite)
+        event.listen(engine.sync_engine, "connect", _sqlite_preparation(API_BUSY_SECONDS))
         return engine
     url, ssl_args = _asyncpg_ssl(url)
     milliseconds = str(int(settings.db_statement_timeout * 1000))
@@ -162,10 +164,13 @@ def _asyncpg_ssl(url: URL) -> tuple[URL, dict[str, Any]]:
     return url.difference_update_query(["sslmode", "sslrootcert", "application_name"]), args
 
 
-def _prepare_sqlite(connection: Any, _record: object) -> None:
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.execute("PRAGMA synchronous=NORMAL")
-    cursor.execute("PRAGMA foreign_keys=ON")
-    cursor.execute(f"PRAGMA busy_timeout={SQLITE_BUSY_SECONDS * 1000}")
-    cursor.close()
+def _sqlite_preparation(busy_seconds: float) -> Callable[[Any, object], None]:
+    def prepare(connection: Any, _record: object) -> None:
+        cursor = connection.cursor()
+        cursor.execute("PRAGMA journal_mode=WAL")
+        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute("PRAGMA foreign_keys=ON")
+        cursor.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
+        cursor.close()
+
+    return prepare

@@ -11,14 +11,18 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final, NamedTuple
 
+import orjson
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Connection,
     Delete,
     Dialect,
+    Select,
     String,
     bindparam,
     delete,
+    func,
     insert,
     select,
     tuple_,
@@ -26,7 +30,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from shared.db.changes import note_changes
+from shared.db.changes import note_changes_of
 from shared.db.models import IdempotencyKey, Order, Restaurant, User
 from shared.db.orders import LeanRestaurant, StoredOrder, plain_amount
 from shared.errors import FieldError, InvalidInput
@@ -65,6 +69,11 @@ class _Known(NamedTuple):
 
 _Key = tuple[int, str]
 
+_USERS: Any = User.__table__
+_ORDERS: Any = Order.__table__
+_KEYS: Any = IdempotencyKey.__table__
+_RESTAURANTS: Any = Restaurant.__table__
+
 
 def place_orders(
     connection: Connection, orders: Sequence[NewOrder], *, new_id: Callable[[], int], now: datetime
@@ -77,7 +86,7 @@ def place_orders(
     insert_or_ignore = _insert_or_ignore(connection.dialect)
     users = sorted({order.user_id for order in orders})
     # A write, so that SQLite takes the lock before anything is read.
-    connection.execute(insert_or_ignore(User), [{"id": user_id} for user_id in users])
+    connection.execute(insert_or_ignore(_USERS), [{"id": user_id} for user_id in users])
     known = _known_keys(connection, orders)
     restaurants = _open_restaurants(connection, orders)
     firsts = _first_of_each_key(orders)
@@ -96,7 +105,7 @@ def place_orders(
             for place in lost:
                 del ids[place]
         if ids:
-            connection.execute(insert(Order), [_row(orders[p], ids[p]) for p in ids])
+            connection.execute(insert(_ORDERS), [_row(orders[p], ids[p]) for p in ids])
         for place, order_id in ids.items():
             order = orders[place]
             stored = StoredOrder(
@@ -118,12 +127,12 @@ def place_orders(
 def forget_keys(*, now: datetime) -> Delete:
     """Removes keys older than KEY_HOURS, at most PRUNED_AT_ONCE."""
     old = (
-        select(IdempotencyKey.user_id, IdempotencyKey.key)
-        .where(IdempotencyKey.created_at < now - timedelta(hours=KEY_HOURS))
-        .order_by(IdempotencyKey.created_at)
+        select(_KEYS.c.user_id, _KEYS.c.key)
+        .where(_KEYS.c.created_at < now - timedelta(hours=KEY_HOURS))
+        .order_by(_KEYS.c.created_at)
         .limit(PRUNED_AT_ONCE)
     )
-    return delete(IdempotencyKey).where(tuple_(IdempotencyKey.user_id, IdempotencyKey.key).in_(old))
+    return delete(_KEYS).where(tuple_(_KEYS.c.user_id, _KEYS.c.key).in_(old))
 
 
 def _outcome(
@@ -185,8 +194,24 @@ def _open_restaurants(
 
 
 def _note(connection: Connection, users: set[int]) -> dict[int, int]:
-    statement = note_changes("user", sorted(users), dialect=connection.dialect)
-    return {row.subject_id: row.revision for row in connection.execute(statement)}
+    is_sqlite = connection.dialect.name == "sqlite"
+    ids: Any = orjson.dumps(sorted(users)).decode() if is_sqlite else sorted(users)
+    rows = connection.execute(_noting(connection.dialect), {"ids": ids})
+    return {row.subject_id: row.revision for row in rows}
+
+
+def _noting(dialect: Dialect) -> Any:
+    """One text however many users there are: a statement that grows is compiled anew each time."""
+    statement = _NOTING.get(dialect.name)
+    if statement is None:
+        found: Select[int]
+        if dialect.name == "sqlite":
+            found = select(func.json_each(bindparam("ids")).table_valued("value").c.value)
+        else:
+            ids = bindparam("ids", type_=ARRAY(BigInteger))
+            found = select(func.unnest(ids, type_=BigInteger).label("id"))
+        statement = _NOTING[dialect.name] = note_changes_of("user", found, dialect=dialect)
+    return statement
 
 
 def _remember_keys(
@@ -196,9 +221,7 @@ def _remember_keys(
     keyed = {key: place for place in ids if (key := _key(orders[place])) is not None}
     if not keyed:
         return []
-    statement = _insert_or_ignore(connection.dialect)(IdempotencyKey).returning(
-        IdempotencyKey.user_id, IdempotencyKey.key
-    )
+    statement = _insert_or_ignore(connection.dialect)(_KEYS).returning(_KEYS.c.user_id, _KEYS.c.key)
     rows = [
         {
             "user_id": user_id,
@@ -229,27 +252,28 @@ def _insert_or_ignore(dialect: Dialect) -> Callable[[Any], Any]:
     return lambda table: insert_into(table).on_conflict_do_nothing()
 
 
-_OPEN = select(Restaurant.id, Restaurant.name, Restaurant.image_url).where(
-    Restaurant.id.in_(bindparam("ids", expanding=True, type_=BigInteger)),
-    Restaurant.is_active.is_(True),
+_NOTING: dict[str, Any] = {}
+_OPEN = select(_RESTAURANTS.c.id, _RESTAURANTS.c.name, _RESTAURANTS.c.image_url).where(
+    _RESTAURANTS.c.id.in_(bindparam("ids", expanding=True, type_=BigInteger)),
+    _RESTAURANTS.c.is_active.is_(True),
 )
 _KNOWN = (
     select(
-        IdempotencyKey.user_id,
-        IdempotencyKey.key,
-        IdempotencyKey.body_hash,
-        IdempotencyKey.order_id,
-        Order.restaurant_id,
-        Order.order_date,
-        Order.total_amount,
-        Order.rating,
-        Restaurant.name,
-        Restaurant.image_url,
+        _KEYS.c.user_id,
+        _KEYS.c.key,
+        _KEYS.c.body_hash,
+        _KEYS.c.order_id,
+        _ORDERS.c.restaurant_id,
+        _ORDERS.c.order_date,
+        _ORDERS.c.total_amount,
+        _ORDERS.c.rating,
+        _RESTAURANTS.c.name,
+        _RESTAURANTS.c.image_url,
     )
-    .join(Order, Order.id == IdempotencyKey.order_id)
-    .join(Restaurant, Restaurant.id == Order.restaurant_id)
+    .join(_ORDERS, _ORDERS.c.id == _KEYS.c.order_id)
+    .join(_RESTAURANTS, _RESTAURANTS.c.id == _ORDERS.c.restaurant_id)
     .where(
-        IdempotencyKey.user_id.in_(bindparam("users", expanding=True, type_=BigInteger)),
-        IdempotencyKey.key.in_(bindparam("keys", expanding=True, type_=String)),
+        _KEYS.c.user_id.in_(bindparam("users", expanding=True, type_=BigInteger)),
+        _KEYS.c.key.in_(bindparam("keys", expanding=True, type_=String)),
     )
 )

@@ -12,6 +12,9 @@ from sqlalchemy import BigInteger, Connection, Select, and_, bindparam, or_, sel
 
 from shared.db.models import Order, Restaurant, UtcDateTime
 
+_ORDERS: Any = Order.__table__
+_RESTAURANTS: Any = Restaurant.__table__
+
 
 class LeanRestaurant(NamedTuple):
     """What an order shows of its restaurant."""
@@ -86,9 +89,15 @@ def plain_amount(amount: Decimal | float | None) -> float | None:
 
 def _page(*conditions: Any) -> Select[*tuple[Any, ...]]:
     return (
-        select(Order.id, Order.restaurant_id, Order.order_date, Order.total_amount, Order.rating)
-        .where(Order.user_id == bindparam("user_id", type_=BigInteger), *conditions)
-        .order_by(Order.order_date.desc(), Order.id.desc())
+        select(
+            _ORDERS.c.id,
+            _ORDERS.c.restaurant_id,
+            _ORDERS.c.order_date,
+            _ORDERS.c.total_amount,
+            _ORDERS.c.rating,
+        )
+        .where(_ORDERS.c.user_id == bindparam("user_id", type_=BigInteger), *conditions)
+        .order_by(_ORDERS.c.order_date.desc(), _ORDERS.c.id.desc())
         .limit(bindparam("limit"))
     )
 
@@ -98,9 +107,12 @@ _DATE = bindparam("date", type_=UtcDateTime)
 _FIRST_PAGE = _page()
 _NEXT_PAGE = _page(
     # The first condition bounds the stretch of the index, the second cuts ties.
-    Order.order_date <= _DATE,
-    or_(Order.order_date < _DATE, and_(Order.order_date == _DATE, Order.id < bindparam("id"))),
+    _ORDERS.c.order_date <= _DATE,
+    or_(
+        _ORDERS.c.order_date < _DATE,
+        and_(_ORDERS.c.order_date == _DATE, _ORDERS.c.id < bindparam("id")),
+    ),
 )
-_LEAN = select(Restaurant.id, Restaurant.name, Restaurant.image_url).where(
-    Restaurant.id.in_(bindparam("ids", expanding=True, type_=BigInteger))
+_LEAN = select(_RESTAURANTS.c.id, _RESTAURANTS.c.name, _RESTAURANTS.c.image_url).where(
+    _RESTAURANTS.c.id.in_(bindparam("ids", expanding=True, type_=BigInteger))
 )

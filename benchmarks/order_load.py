@@ -1,0 +1,55 @@
+"""wrk scripts that place orders: many users in turn, each request with another restaurant."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from shared.settings import Settings
+from shared.tokens import issue_user_token
+
+TOKENS = 1_000
+
+# Ids are printed so that they can be looked for after a kill; numbers in Lua are doubles, which
+# hold them exactly.
+_SCRIPT = """
+local tokens, run, keyed, printed = {%s}, "%s", %s, %s
+local number = 0
+function request()
+  number = number + 1
+  local headers = {
+    ["Authorization"] = "Bearer " .. tokens[number %% #tokens + 1],
+    ["Content-Type"] = "application/json",
+  }
+  if keyed then headers["Idempotency-Key"] = run .. "-" .. number end
+  local body = string.format('{"restaurant_id":%%d,"total_amount":24.5}', number %% %d + 1)
+  return wrk.format("POST", nil, headers, body)
+end
+if printed then
+  function response(status, headers, body)
+    if status == 201 then io.write("PLACED ", string.match(body, '"id":(%%d+)'), "\\n") end
+  end
+end
+"""
+
+
+def placing(
+    settings: Settings,
+    path: Path,
+    *,
+    users: int,
+    restaurants: int,
+    keyed: bool,
+    printed: bool = False,
+) -> Path:
+    """Writes a script for tokens of TOKENS users from 1 on. `printed`: also the ids of answers."""
+    now = time.time()
+    step = max(1, users // TOKENS)
+    tokens = [
+        issue_user_token(settings, user_id=user_id, ttl_seconds=3600, now=now)
+        for user_id in range(1, users + 1, step)
+    ]
+    quoted = ",".join(f'"{token}"' for token in tokens[:TOKENS])
+    flags = ("true" if keyed else "false", "true" if printed else "false")
+    path.write_text(_SCRIPT % (quoted, f"{now:.6f}", *flags, restaurants))
+    return path
