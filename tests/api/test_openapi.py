@@ -17,9 +17,11 @@ DOCUMENT: dict[str, Any] = json.loads(DEFAULT_PATH.read_bytes())
 
 OPERATION_IDS = {
     "activateSnapshot",
+    "cancelJob",
     "changeRestaurant",
     "createOrder",
     "eraseUser",
+    "explainUser",
     "getHealth",
     "getJob",
     "getMetadata",
