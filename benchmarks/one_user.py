@@ -16,7 +16,8 @@ import numpy as np
 import psycopg2
 
 from shared.peak_memory import peak_rss_mb
-from worker.refresh import open_refresher
+from worker.refresh import Refresher
+from worker.refresher_reading import UserState
 
 USERS = 500
 WARM_UP = 50
@@ -24,7 +25,7 @@ WARM_UP = 50
 
 def main() -> None:
     home, version, url = sys.argv[1:]
-    refresher = open_refresher(Path(home), version)
+    refresher = Refresher(Path(home) / version)
     milliseconds = []
     with contextlib.closing(psycopg2.connect(url)) as connection, connection.cursor() as cursor:
         cursor.execute("SELECT max(id) FROM users")
@@ -36,8 +37,11 @@ def main() -> None:
                 (user,),
             )
             orders = np.array(cursor.fetchall(), np.int64).reshape(-1, 2)
+            cursor.execute("SELECT city FROM users WHERE id = %s", (user,))
+            state = UserState(True, cursor.fetchone()[0], has_orders=True)
+            state.restaurant_ids, state.epoch_seconds = orders.T
             started = time.perf_counter()
-            refresher.refresh(restaurant_ids=orders[:, 0], epoch_seconds=orders[:, 1], city=1)
+            refresher.refresh([state])
             if number >= WARM_UP:
                 milliseconds.append(1000 * (time.perf_counter() - started))
     print(

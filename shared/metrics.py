@@ -25,6 +25,7 @@ from prometheus_client import (
     generate_latest,
 )
 
+from shared import overlay_metrics, refresh_metrics
 from shared.tallies import Count, Counts, Durations, Histograms
 
 MAX_SERIES: Final = 400
@@ -44,7 +45,7 @@ METADATA_KINDS: Final = ("full", "delta", "subset", "not_modified")
 ENCODINGS: Final = ("identity", "gzip", "br", "zstd")
 DEPENDENCIES: Final = ("store", "database", "worker")
 AUTH_FAILURES: Final = ("missing", "expired", "invalid", "forbidden")
-ORIGINS: Final = ("api", "cron", "cli", "repair")
+ORIGINS: Final = ("api", "cron", "cli", "repair", "overlay")
 
 Service = Literal["api", "worker"]
 
@@ -109,9 +110,11 @@ _GROUPS: dict[Service, tuple[Any, ...]] = {
         *(_REQUESTS, _DURATION, _IN_FLIGHT, _SHED, _AUTH_FAILURES, _SERVED, _SERVED_304),
         *(_METADATA, _METADATA_BYTES, _CREATED, _LOADED, _PINNED, _SNAPSHOT, _ENTITIES, _BYTES),
         *(_LOAD_FAILURES, _DEGRADED, _WAKES_FAILED, _POOL),
+        *overlay_metrics.COLLECTORS,
     ),
     "worker": (
         *(_JOBS, _JOB_DURATION, _JOB_STAGE, _JOB_PEAK, _JOB_PROGRESS, _JOB_SUCCESS, _HEARTBEAT),
+        *refresh_metrics.COLLECTORS,
     ),
 }
 

@@ -1,4 +1,4 @@
-"""Peak resident memory, as the kernel counted it."""
+"""Resident memory, as the kernel counts it."""
 
 import os
 import resource
@@ -26,12 +26,21 @@ def peak_rss_with_parent_mb() -> float:
     return peak_rss_mb() + (_high_water_mb(str(os.getppid())) or 0.0)
 
 
+def rss_mb() -> float:
+    """What is resident of this process now, mapped files too, in MiB."""
+    return _status_mb("self", "VmRSS:") or peak_rss_mb()
+
+
 def _high_water_mb(process: str) -> float | None:
+    return _status_mb(process, "VmHWM:")
+
+
+def _status_mb(process: str, name: str) -> float | None:
     try:
         lines = (_PROCESSES / process / "status").read_text().splitlines()
     except OSError:
         return None
     for line in lines:
-        if line.startswith("VmHWM:"):
+        if line.startswith(name):
             return int(line.split()[1]) / 1024
     return None

@@ -22,6 +22,7 @@ from shared.jobs.arq_queue import (
     FUNCTION,
     MESSAGE_ID,
     QUEUE,
+    REFRESH,
     NamespacedRedis,
     arq_redis,
     decode_message,
@@ -31,6 +32,7 @@ from shared.logs import get_logger
 from shared.settings import Settings
 from worker.jobs import COMMAND, RUN_SECONDS
 from worker.process import run_worker
+from worker.refresher_child import RefresherChild
 from worker.runner import JobRunner
 from worker.waiting import happens_within
 
@@ -45,6 +47,8 @@ MAX_WAIT_SECONDS = 5.0
 CLOSE_SECONDS = 2.5
 CANCEL_SECONDS = 1.0
 MAX_MEMBERS = 1000
+MAX_CALLS = 4
+"""At a time: a wake-up gets through while one precompute runs here and another waits for it."""
 
 log = get_logger("worker.arq_worker")
 
@@ -63,13 +67,15 @@ async def run_arq_worker(
     )
 
 
-async def _serve_queue(settings: Settings, runner: JobRunner, stop: asyncio.Event) -> None:
+async def _serve_queue(
+    settings: Settings, runner: JobRunner, refresher: RefresherChild, stop: asyncio.Event
+) -> None:
     """One arq worker after the other, each until Redis fails it."""
     wait_seconds = FIRST_WAIT_SECONDS
     has_told = False
     while not stop.is_set():
         redis = arq_redis(settings, answer_seconds=ANSWER_SECONDS)
-        worker = _worker(redis, runner, stop)
+        worker = _worker(redis, runner, refresher, stop)
         error = await _until_failure(worker, redis, runner, stop)
         had_served = worker.ctx.get("redis") is not None
         if not stop.is_set():
@@ -84,23 +90,31 @@ async def _serve_queue(settings: Settings, runner: JobRunner, stop: asyncio.Even
         wait_seconds = min(2 * wait_seconds, MAX_WAIT_SECONDS)
 
 
-def _worker(redis: NamespacedRedis, runner: JobRunner, stop: asyncio.Event) -> Worker:
+def _worker(
+    redis: NamespacedRedis, runner: JobRunner, refresher: RefresherChild, stop: asyncio.Event
+) -> Worker:
     async def precompute(ctx: dict[Any, Any], *arguments: Any, **_named: Any) -> None:
         (job_id,) = arguments  # `decode_message` lets nothing else through
         await runner.run(job_id)
         if stop.is_set():
             raise Retry  # the message stays, for another worker
 
+    async def refresh_users(ctx: dict[Any, Any]) -> None:
+        refresher.wake()
+
     async def tell(ctx: dict[Any, Any]) -> None:
         log.info("queue.connected")
 
     worker = Worker(
-        functions=[func(precompute, name=FUNCTION, timeout=2 * RUN_SECONDS)],
+        functions=[
+            func(precompute, name=FUNCTION, timeout=2 * RUN_SECONDS),
+            func(refresh_users, name=REFRESH, timeout=ANSWER_SECONDS),
+        ],
         queue_name=QUEUE,
         redis_pool=redis,
         on_startup=tell,
         handle_signals=False,
-        max_jobs=1,
+        max_jobs=MAX_CALLS,
         keep_result=0,
         poll_delay=POLL_SECONDS,
         health_check_interval=HEALTH_SECONDS,

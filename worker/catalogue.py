@@ -93,6 +93,13 @@ def cuisine_codes(cuisines: Sequence[str | None]) -> NDArray[np.int32]:
     return np.fromiter((codes[name] for name in names), np.int32, len(names))
 
 
+def coded_cuisines(cuisines: Sequence[str | None]) -> tuple[NDArray[np.int32], list[str]]:
+    """Each restaurant's cuisines as a place in the list of all that there are."""
+    names = sorted({kinds or "" for kinds in cuisines})
+    codes = {kinds: code for code, kinds in enumerate(names)}
+    return np.fromiter((codes[kinds or ""] for kinds in cuisines), np.int32, len(cuisines)), names
+
+
 def write_catalogue(catalogue: Catalogue, folder: Path) -> None:
     """Writes the parts `restaurants`, `attributes` and `cuisines`."""
     active = np.flatnonzero(catalogue.is_active)

@@ -43,6 +43,8 @@ class Report:
     stages: list[dict[str, Any]] = field(default_factory=list)
     rss_mb: float = 0.0
     published: str | None = None
+    is_alone: bool = False
+    """It needs the whole budget: nothing else may run beside it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +141,9 @@ class PrecomputeChild:
             event = orjson.loads(line)
             if event["event"] == "progress":
                 self._progress(event)
+            elif event["event"] == "alone":
+                self.report.is_alone = True
+                self.changed.set()
             elif event["event"] == "published":
                 self.report.published = str(event["version"])
             elif event["event"] == "error" or (

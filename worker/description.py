@@ -1,11 +1,16 @@
-"""What a manifest says of a run: what was counted, and how it was ranked."""
+"""What is said of a run: in its manifest, what was counted and how; beside its model, the rest."""
 
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from worker import lists, memory
+from worker.catalogue import coded_cuisines
 from worker.inputs import Inputs
+from worker.model_files import KeptModel
 from worker.ranking.blend_weights import BlendWeights
 from worker.ranking.filter_terms import FilterParameters
 from worker.ranking.matrix import InteractionMatrix
@@ -32,6 +37,23 @@ def counts_of(
         "users_with_five_restaurants_and_personal_lists": users.personal_of_five,
         "skipped": {"rows": sum(reasons.values()), "reasons": reasons},
     }
+
+
+def kept_model(
+    found: Inputs, matrix: InteractionMatrix, scores: NDArray[np.float32], chosen: memory.Plan
+) -> KeptModel:
+    """scores: popularity, shape (restaurants,)."""
+    codes, names = coded_cuisines(found.catalogue.cuisines)
+    return KeptModel(
+        restaurant_ids=found.catalogue.ids,
+        scores=scores,
+        price_ranges=found.catalogue.price_ranges,
+        cuisine_codes=codes,
+        cuisine_names=names,
+        cities=found.cities.names,
+        as_of_seconds=matrix.as_of_seconds,
+        head_length=chosen.head_length,
+    )
 
 
 def algorithm_of(

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -94,6 +94,14 @@ class Cities:
         self.names: list[str | None] = [None]
         self._codes: dict[str, int] = {}
 
+    @classmethod
+    def of(cls, names: Sequence[str | None]) -> Self:
+        """Those of a model, by their codes."""
+        cities = cls()
+        for name in names[1:]:
+            cities.add(name)
+        return cities
+
     def add(self, name: str | None) -> int:
         if name is None or not name.strip():
             return NO_CITY
@@ -140,7 +148,7 @@ def restaurants(
         Restaurant.longitude,
         Restaurant.image_url,
         Restaurant.is_active,
-        _epoch_seconds(connection, Restaurant.created_at).label("created_seconds"),
+        epoch_seconds(connection, Restaurant.created_at).label("created_seconds"),
     ).order_by(Restaurant.id)
     for rows in _stream(connection, statement, block_rows):
         for row in rows:
@@ -212,10 +220,15 @@ def tastes(connection: Connection, cities: Cities, *, block_rows: int) -> dict[i
     found: dict[int, Taste] = {}
     for rows in _stream(connection, statement, block_rows):
         for row in rows:
-            cuisines = frozenset(str(c).strip().casefold() for c in row.cuisines or ())
-            prices = frozenset(p for p in row.price_ranges or () if isinstance(p, int))
-            found[row.user_id] = Taste(cuisines, prices, cities.find(row.city))
+            found[row.user_id] = taste_of(row, cities)
     return found
+
+
+def taste_of(row: Any, cities: Cities) -> Taste:
+    """row: of the columns `cuisines`, `price_ranges` and `city` of preferences."""
+    cuisines = frozenset(str(c).strip().casefold() for c in row.cuisines or ())
+    prices = frozenset(p for p in row.price_ranges or () if isinstance(p, int))
+    return Taste(cuisines, prices, cities.find(row.city))
 
 
 def counts(connection: Connection) -> dict[str, int]:
@@ -239,7 +252,7 @@ def counts(connection: Connection) -> dict[str, int]:
     }
 
 
-def _epoch_seconds(connection: Connection, instant: Any) -> Any:
+def epoch_seconds(connection: Connection, instant: Any) -> Any:
     """SQL for the whole seconds since 1970; None where the column holds no instant."""
     if connection.dialect.name == "sqlite":
         return cast(func.strftime("%s", instant), Integer)

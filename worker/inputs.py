@@ -7,13 +7,15 @@ of the catalogue, the file of the metadata projection.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
+from shared.db.changes import LATE_COMMIT_SECONDS
 from shared.db.schema import check_schema
 from shared.errors import JobFailed
+from shared.jobs.clock import database_time
 from shared.settings import Settings
 from worker import extract, lists, memory, projection
 from worker.catalogue import Catalogue, CatalogueColumns
@@ -40,6 +42,8 @@ class Inputs:
     """Orders to measure quality by, closed; its file lies in the scratch folder."""
     projection: projection.Projection
     plan: memory.Plan
+    changes_since: datetime
+    """What was noted before is contained (`shared/db/changes.py`)."""
 
 
 def plan_for(
@@ -56,8 +60,7 @@ def plan_for(
         interactions=interactions,
         rank=rank_for(restaurants=counts["restaurants"], interactions=pairs),
         threads=thread_count() if pairs >= THREADS_FROM else 1,
-        # The same with a Dask cluster, so that lists are: its client takes less here than the
-        # blocks would that are computed there.
+        # The same with a Dask cluster as without, so that lists are, too.
         budget_mb=settings.worker_memory_mb,
         store_budget_mb=settings.snapshot_mb,
         head_length=lists.LIST_IDS,
@@ -86,6 +89,7 @@ def read_inputs(
 ) -> Inputs:
     with extract.reading(engine) as connection:
         check_schema(connection)
+        began = database_time(connection)
         counts = extract.counts(connection)
         chosen = plan_for(settings, counts)
         cities = extract.Cities()
@@ -109,7 +113,8 @@ def read_inputs(
         sample.close()
     if not shown.restaurants:
         raise JobFailed("there are no active restaurants to recommend: import some first")
-    return Inputs(catalogue, cities, users, tastes, builder, sample, shown, chosen)
+    since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
+    return Inputs(catalogue, cities, users, tastes, builder, sample, shown, chosen, since)
 
 
 def _catalogue(

@@ -15,7 +15,7 @@ from shared.jobs import records
 from shared.jobs.clock import database_time
 from shared.jobs.job import HEARTBEAT_SECONDS, MAX_TRIES, Job
 from shared.logs import get_logger
-from worker.child import PrecomputeChild
+from worker.child import PrecomputeChild, Report
 from worker.outcomes import Outcome, outcome_of, record, tree_mb, with_publication
 from worker.threads import Transactions
 from worker.waiting import happens_within
@@ -27,6 +27,8 @@ RETRY_SECONDS = 1.0  # after a child was killed; doubles
 
 log = get_logger("worker.jobs")
 
+OnReport = Callable[[Report], None]
+
 
 async def run_precompute(
     transactions: Transactions,
@@ -35,11 +37,12 @@ async def run_precompute(
     owner: str,
     stop: asyncio.Event,
     command: Sequence[str] = COMMAND,
+    on_report: OnReport = lambda report: None,
 ) -> Job | None:
     """Runs the job if it waits to be run, and returns the trailing job where one was queued.
 
-    When `stop` is set the child is ended and the job given back. Raises DatabaseUnavailable only
-    where the job could not be claimed.
+    When `stop` is set the child is ended and the job given back. `on_report` sees whatever the
+    child tells. Raises DatabaseUnavailable only where the job could not be claimed.
     """
     job = await transactions.run(
         lambda connection: records.claim(
@@ -49,7 +52,9 @@ async def run_precompute(
     if job is None:
         log.debug("job.not_waiting", job_id=job_id)
         return None
-    return await run_claimed(transactions, job, owner=owner, stop=stop, command=command)
+    return await run_claimed(
+        transactions, job, owner=owner, stop=stop, command=command, on_report=on_report
+    )
 
 
 async def run_claimed(
@@ -59,13 +64,16 @@ async def run_claimed(
     owner: str,
     stop: asyncio.Event,
     command: Sequence[str] = COMMAND,
+    on_report: OnReport = lambda report: None,
     on_outcome: Callable[[Outcome], None] = lambda outcome: None,
 ) -> Job | None:
     """Runs a job whose lease `owner` holds, and returns the trailing job where one was queued."""
     log.info("job.started", job_id=job.id, origin=job.origin, tries=job.tries)
     started = time.monotonic()
     try:
-        outcome = await _run(transactions, job, owner=owner, stop=stop, command=command)
+        outcome = await _run(
+            transactions, job, owner=owner, stop=stop, command=command, on_report=on_report
+        )
     except JobLost:
         outcome = Outcome("lost")
     except JobCancelled:
@@ -86,6 +94,7 @@ async def _run(
     owner: str,
     stop: asyncio.Event,
     command: Sequence[str],
+    on_report: OnReport,
 ) -> Outcome:
     """Tries until the child has said how it went or the tries are used up.
 
@@ -93,7 +102,7 @@ async def _run(
     """
     words = [*command, "--origin", job.origin, "--job-id", job.id, "--owner", owner]
     for tries in range(job.tries, MAX_TRIES + 1):
-        outcome = await _try(transactions, job, words, owner=owner, stop=stop)
+        outcome = await _try(transactions, job, words, owner=owner, stop=stop, on_report=on_report)
         if outcome.state != "killed" or tries == MAX_TRIES:
             break
         wait_seconds = RETRY_SECONDS * 2 ** (tries - job.tries)
@@ -111,7 +120,13 @@ async def _run(
 
 
 async def _try(
-    transactions: Transactions, job: Job, words: list[str], *, owner: str, stop: asyncio.Event
+    transactions: Transactions,
+    job: Job,
+    words: list[str],
+    *,
+    owner: str,
+    stop: asyncio.Event,
+    on_report: OnReport,
 ) -> Outcome:
     try:
         child = await PrecomputeChild.start(words)
@@ -119,7 +134,9 @@ async def _try(
         reason = error.strerror or type(error).__name__
         return Outcome("failed", reason=f"the precompute process could not be started ({reason})")
     ending = asyncio.create_task(child.ending())
-    lease = asyncio.create_task(_keep_lease(transactions, job.id, child, owner=owner))
+    lease = asyncio.create_task(
+        _keep_lease(transactions, job.id, child, owner=owner, on_report=on_report)
+    )
     stopping = asyncio.create_task(stop.wait())
     tasks = (ending, lease, stopping)
     try:
@@ -145,7 +162,12 @@ async def _try(
 
 
 async def _keep_lease(
-    transactions: Transactions, job_id: str, child: PrecomputeChild, *, owner: str
+    transactions: Transactions,
+    job_id: str,
+    child: PrecomputeChild,
+    *,
+    owner: str,
+    on_report: OnReport,
 ) -> None:
     """Renews the lease and forwards what the child tells, until its task is cancelled.
 
@@ -155,6 +177,7 @@ async def _keep_lease(
         if await happens_within(child.changed, HEARTBEAT_SECONDS):
             child.changed.clear()
             metrics.job_progressed("precompute", child.report.progress)
+            on_report(child.report)
         try:
             await transactions.run(
                 lambda connection: records.heartbeat(

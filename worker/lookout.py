@@ -1,8 +1,8 @@
 """What every worker does between jobs: looks for work that nobody woke it for.
 
 The queue only wakes. The look finds queued rows whose wake-up was lost, leases of workers that are
-gone, ticks of the schedule, and a store that has lost its active snapshot; it also shows that this
-worker is alive.
+gone, ticks of the schedule, changes that lists do not follow yet, and a store that has lost its
+active snapshot; it also shows that this worker is alive.
 """
 
 import asyncio
@@ -12,7 +12,8 @@ from functools import partial
 
 from sqlalchemy import Connection
 
-from shared import metrics
+from shared import metrics, refresh_metrics
+from shared.db import changes
 from shared.errors import DependencyError, SnapshotError
 from shared.jobs import leases, records, slots, workers
 from shared.jobs.clock import database_time
@@ -22,12 +23,13 @@ from shared.logs import get_logger
 from shared.settings import Settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotReader
+from worker.refresher_child import RefresherChild
 from worker.runner import JobRunner
 from worker.schedule import HISTORY, Schedule, is_repair_due
 from worker.threads import SerialThread, Transactions
 from worker.waiting import happens_within
 
-STORE_SECONDS = 5.0
+STORE_SECONDS = 2.0
 STORE_ANSWER_SECONDS = 10.0
 
 log = get_logger("worker.lookout")
@@ -37,15 +39,24 @@ class Lookout:
     """Looks every `seconds`, and at once after a job."""
 
     def __init__(
-        self, settings: Settings, transactions: Transactions, runner: JobRunner, *, worker: Worker
+        self,
+        settings: Settings,
+        transactions: Transactions,
+        runner: JobRunner,
+        refresher: RefresherChild,
+        *,
+        worker: Worker,
     ) -> None:
         self._settings = settings
         self._transactions = transactions
         self._runner = runner
+        self._refresher = refresher
         self._worker = worker
         self._schedule: Schedule | None = None
         self._tick: datetime | None = None  # under way: served once its transaction is committed
         self._has_no_snapshot = False
+        self._version: str | None = None
+        self._has_changes = False
         self._beaten_at = float("-inf")
         self._is_failing = False
 
@@ -56,16 +67,18 @@ class Lookout:
             self._runner.ended.clear()
 
     async def watch_store(self, stop: asyncio.Event) -> None:
-        """Keeps in mind whether the store has an active snapshot; a store away changes nothing."""
-        if not self._settings.precompute_cron:
-            return  # only when triggered
+        """Keeps in mind what the store's pointer says; a store away changes nothing."""
         thread = SerialThread("store")
         store = open_store(self._settings)
         while not stop.is_set():
             try:
-                self._has_no_snapshot = await thread.run(
-                    partial(_has_no_snapshot, store), timeout_seconds=STORE_ANSWER_SECONDS
+                version = await thread.run(
+                    partial(_active_version, store), timeout_seconds=STORE_ANSWER_SECONDS
                 )
+                self._has_no_snapshot = version is None
+                if version not in (None, self._version):
+                    self._refresher.wake()  # its overlay may lack something
+                self._version = version
             except (DependencyError, TimeoutError) as error:
                 log.debug("store.away", reason=str(error))
             except Exception:
@@ -82,6 +95,8 @@ class Lookout:
         metrics.worker_seen(time.time())
         if job is not None:
             self._runner.begin(job.id)
+        if self._has_changes and self._version is not None:
+            self._refresher.wake()
 
     async def _look_safely(self) -> None:
         try:
@@ -102,6 +117,12 @@ class Lookout:
         if time.monotonic() - self._beaten_at >= workers.BEAT_SECONDS:
             workers.beat(connection, self._worker, state="running" if is_busy else "idle", now=now)
             self._beaten_at = time.monotonic()
+            count, oldest = connection.execute(changes.count_open_changes()).one()
+            refresh_metrics.changes_open(count, oldest=oldest, now=now)
+        # While it runs it looks by itself.
+        self._has_changes = not self._refresher.is_running and bool(
+            connection.scalar(changes.has_open_changes())
+        )
         spared = self._worker.id if is_busy else None
         for job in leases.release_expired(connection, now=now, spare_owner=spared):
             log.warning("job.released", job_id=job.id, state=job.state, tries=job.tries)
@@ -131,11 +152,11 @@ class Lookout:
             log.warning("store.empty", job_id=triggered.job.id)
 
 
-def _has_no_snapshot(store: SnapshotReader) -> bool:
+def _active_version(store: SnapshotReader) -> str | None:
     try:
-        return store.pointer().version is None
+        return store.pointer().version
     except SnapshotError:
-        return True  # a pointer that cannot be read leads nowhere
+        return None  # a pointer that cannot be read leads nowhere
 
 
 async def _either(*events: asyncio.Event, timeout_seconds: float) -> None:

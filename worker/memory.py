@@ -15,12 +15,18 @@ PARENT_MB = 72
 """The worker or command that waits for the child."""
 CHILD_MB = 98
 """The child with numpy, scipy, database driver and store client loaded, before any data."""
+REFRESHER_MB = 120
+"""The process that refreshes lists, beside a run: what it maps of a model it lets go beyond."""
+
+SPARE_MB = 22
+"""Left over: what allocators keep back, or the client of a Dask cluster."""
 
 MAX_K = 500
 MIN_K = 20
 """Entries a restaurant keeps in the item filter. Below the least, ranking falls apart."""
 MIN_RANK = 16
 """Patterns of the sharpened filter, at least; below, the plain graph does as well."""
+RANK_STEP = 32
 MIN_HEAD = 20
 
 DISTINCT_SHARE = 0.75
@@ -130,7 +136,7 @@ def make_plan(
     suit the data. Raises BudgetError where the data do not fit, with the megabytes that would be
     needed.
     """
-    free = max(0, (budget_mb - PARENT_MB - CHILD_MB) * MIB)
+    free = max(0, (budget_mb - SPARE_MB - PARENT_MB - CHILD_MB) * MIB)
     sizes = _Sizes(
         users=users,
         restaurants=restaurants,
@@ -151,15 +157,15 @@ def make_plan(
         k = min(k, max(least, MAX_PRODUCTS // max(sizes.pairs, 1)))
         needed = max(beside + _filter_bytes(sizes, k, rank), _fitting_bytes(sizes, rank))
         peak_mb = PARENT_MB + CHILD_MB + needed / MIB
-        if peak_mb <= budget_mb:
+        if peak_mb + SPARE_MB <= budget_mb:
             break
         if rank:
-            rank = rank // 2 if rank >= 2 * MIN_RANK else 0
+            rank = max(rank - RANK_STEP, MIN_RANK) if rank > MIN_RANK else 0
         elif sizes.threads > 1:
             sizes = replace(sizes, threads=sizes.threads - 1)
         else:
             raise BudgetError(
-                f"a precompute of {orders} orders needs about {peak_mb:.0f} MB; "
+                f"a precompute of {orders} orders needs about {peak_mb + SPARE_MB:.0f} MB; "
                 f"TASTEMATCH_WORKER_MEMORY_MB allows {budget_mb:.0f}"
             )
     head, store_bytes = _heads(

@@ -23,21 +23,36 @@ log = get_logger("worker.model")
 
 @dataclass(frozen=True, slots=True)
 class KeptModel:
-    """What a folder says of itself, beside what `worker/ranker.py` reads there."""
+    """What a folder says of itself, beside what `worker/ranker.py` reads there.
+
+    Arrays of shape (restaurants,), in the model's rows.
+    """
 
     restaurant_ids: NDArray[np.int64]
-    """Of the model's rows, ascending, shape (restaurants,)."""
+    """Ascending."""
+    scores: NDArray[np.float32]
+    """Popularity."""
+    price_ranges: NDArray[np.uint8]
+    cuisine_codes: NDArray[np.int32]
+    cuisine_names: list[str]
+    """What `coded_cuisines` made of the catalogue."""
+    cities: list[str | None]
+    """City names by code."""
     as_of_seconds: int
     """Where the snapshot counts ages from."""
     head_length: int
 
 
-def keep_model(folder: Path, kept: KeptModel, *, home: Path, version: str) -> None:
-    """Moves what a refresh needs of a run's model to `home/version`.
+def describe_model(folder: Path, kept: KeptModel) -> None:
+    """Makes the folder of a run's model one that `worker/refresh.py` opens."""
+    save_fields(folder, "kept", kept)
+
+
+def keep_model(folder: Path, *, home: Path, version: str) -> None:
+    """Moves what a refresh needs of a described model to `home/version`.
 
     A folder that cannot be written costs the refreshes, not the snapshot.
     """
-    save_fields(folder, "kept", kept)
     target = home / version
     try:
         for file in folder.iterdir():
@@ -49,9 +64,9 @@ def keep_model(folder: Path, kept: KeptModel, *, home: Path, version: str) -> No
         log.warning("model.not_kept", version=version, reason=error.strerror)
 
 
-def open_model(home: Path, version: str) -> KeptModel:
-    """Raises OSError where the model of that version is not kept here."""
-    return load_fields(home / version, "kept", KeptModel)
+def open_model(folder: Path) -> KeptModel:
+    """Raises OSError where no model of this release is there."""
+    return load_fields(folder, "kept", KeptModel)
 
 
 def prune_models(home: Path, versions: Iterable[str]) -> None:

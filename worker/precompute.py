@@ -20,30 +20,34 @@ import click
 import orjson
 
 from shared.db.engine import database_errors, sync_engine
-from shared.db.schema import check_schema
 from shared.errors import SnapshotDamaged, TasteMatchError
 from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_with_parent_mb
 from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest, new_version
-from shared.snapshot.opening import open_store
+from shared.snapshot.opening import open_overlay, open_store
 from shared.snapshot.parts import describe_parts
-from worker import extract, gate, list_parts, memory, metadata_history, projection, publication
-from worker.description import algorithm_of, counts_of
+from worker import gate, list_parts, metadata_history, projection, publication
+from worker.description import algorithm_of, counts_of, kept_model
 from worker.executors import block_workers
 from worker.heap import bound_heap
 from worker.held_out_quality import measure_quality
-from worker.inputs import plan_for, plan_of, read_inputs
+from worker.inputs import plan_of, read_inputs
 from worker.model import fit_model, release_models
-from worker.model_files import KeptModel, keep_model, prune_models
+from worker.model_files import describe_model, keep_model, prune_models
 from worker.ownership import Ownership
 from worker.parent import end_with_parent
+from worker.planning import predict, with_reserve
 from worker.progress import Progress
 from worker.ranking import popularity
 from worker.ranking.array_files import load_matrix, save_matrix
+from worker.refresher_catch_up import CatchUp, tidy_overlay
 from worker.scratch import scratch_folder
 
 if TYPE_CHECKING:
+    from sqlalchemy import Engine
+
+    from shared.snapshot.overlay import OverlayWriter
     from shared.snapshot.store import SnapshotStore, State
 
 log = get_logger("worker.precompute")
@@ -66,7 +70,7 @@ def precompute(
     data hold nothing to recommend.
     """
     skipped: Counter[str] = Counter()
-    store = open_store(settings)
+    store, overlay = open_store(settings), open_overlay(settings)
     engine = sync_engine(settings)
     try:
         generation = _generation(store)
@@ -121,11 +125,7 @@ def precompute(
             matrix = load_matrix(model_folder)
             counts = counts_of(found, matrix, user_counts, skipped)
             as_of = datetime.fromtimestamp(matrix.as_of_seconds, UTC) if matrix.orders else None
-            kept = KeptModel(
-                restaurant_ids=found.catalogue.ids,
-                as_of_seconds=matrix.as_of_seconds,
-                head_length=plan.head_length,
-            )
+            describe_model(model_folder, kept_model(found, matrix, scores, plan))
             del graph, matrix, scores
             release_models()
             with progress.stage("projection"):
@@ -150,10 +150,15 @@ def precompute(
                     peak_rss_mb=round(peak_rss_with_parent_mb(), 1),
                     warnings=store.hazards(),
                     job_id=job_id,
+                    changes_since=found.changes_since,
                 )
                 if activate:
                     max_drop = settings.max_quality_drop
                     manifest = gate.judge_against_active(manifest, store, max_drop=max_drop)
+                catch_up = CatchUp(
+                    engine, overlay, version=manifest.version, since=found.changes_since
+                )
+                catch_up.before_publish(model_folder)
                 state = publication.publish(
                     store,
                     manifest,
@@ -161,33 +166,32 @@ def precompute(
                     generation=generation,
                     activate=activate and not manifest.held_because,
                     check=check,
+                    before_visible=catch_up.before_visible,
                     progress=progress,
                 )
-                keep_model(model_folder, kept, home=settings.models_dir, version=manifest.version)
-                store.prune(settings.keep_snapshots)
-                prune_models(
-                    settings.models_dir, [entry.manifest.version for entry in store.versions()]
-                )
-            for warning in manifest.warnings:
-                log.warning("store.hazard", reason=warning)
-            if reasons := manifest.held_because:
-                log.warning("snapshot.held", version=manifest.version, reason="; ".join(reasons))
+                keep_model(model_folder, home=settings.models_dir, version=manifest.version)
+                _remove_old(settings, engine, store, overlay)
+            _warn(manifest)
         return manifest, state
     finally:
+        overlay.close()
         store.close()
         engine.dispose()
 
 
-def predict(settings: Settings) -> tuple[memory.Plan, dict[str, int]]:
-    """The block sizes and predicted figures of a run on the data as they are, and their counts."""
-    engine = sync_engine(settings)
-    try:
-        with database_errors(), extract.reading(engine) as connection:
-            check_schema(connection)
-            counts = extract.counts(connection)
-            return plan_for(settings, counts), counts
-    finally:
-        engine.dispose()
+def _remove_old(
+    settings: Settings, engine: Engine, store: SnapshotStore, overlay: OverlayWriter
+) -> None:
+    store.prune(settings.keep_snapshots)
+    prune_models(settings.models_dir, [entry.manifest.version for entry in store.versions()])
+    tidy_overlay(engine, store, overlay)
+
+
+def _warn(manifest: Manifest) -> None:
+    for warning in manifest.warnings:
+        log.warning("store.hazard", reason=warning)
+    if reasons := manifest.held_because:
+        log.warning("snapshot.held", version=manifest.version, reason="; ".join(reasons))
 
 
 def _rooms(scratch: Path) -> tuple[Path, Path]:
@@ -212,6 +216,7 @@ def _generation(store: SnapshotStore) -> int | None:
 @click.option("--owner")
 @click.option("--no-activate", is_flag=True)
 @click.option("--plan", "only_plan", is_flag=True)
+@click.option("--reserve-mb", type=float, default=0)
 @click.option("--log-level")
 def main(
     *,
@@ -220,6 +225,7 @@ def main(
     owner: str | None,
     no_activate: bool,
     only_plan: bool,
+    reserve_mb: float,
     log_level: str | None,
 ) -> None:
     out = sys.stdout.buffer
@@ -241,6 +247,11 @@ def main(
             tell({"event": "plan", "plan": asdict(chosen), "counts": counts})
             return
         log.info("precompute.started", origin=origin, job_id=job_id)
+        if reserve_mb:
+            smaller = with_reserve(settings, reserve_mb)
+            if smaller is None:
+                tell({"event": "alone"})
+            settings = smaller or settings
         ownership = Ownership(settings, job_id, owner)
         earlier = ownership.begin()
         if earlier is not None:

@@ -22,6 +22,8 @@ from shared.logs import get_logger
 from shared.settings import Settings
 from worker.jobs import COMMAND, run_precompute
 from worker.lookout import Lookout
+from worker.memory import REFRESHER_MB
+from worker.refresher_child import RefresherChild
 from worker.runner import JobRunner
 from worker.threads import Transactions
 from worker.waiting import happens_within
@@ -34,7 +36,7 @@ LAST_WORD_SECONDS = 1.0
 
 log = get_logger("worker.process")
 
-Beside = Callable[[JobRunner, asyncio.Event], Coroutine[Any, Any, None]]
+Beside = Callable[[JobRunner, RefresherChild, asyncio.Event], Coroutine[Any, Any, None]]
 
 
 async def run_worker(
@@ -85,17 +87,31 @@ async def _work(
     command: Sequence[str],
     beside: Beside | None,
 ) -> None:
+    refresher = RefresherChild()
+
     async def run(job_id: str) -> Job | None:
-        return await run_precompute(
-            transactions, job_id, owner=worker.id, stop=stop, command=command
-        )
+        try:
+            return await run_precompute(
+                transactions,
+                job_id,
+                owner=worker.id,
+                stop=stop,
+                command=[*command, "--reserve-mb", str(REFRESHER_MB)],
+                on_report=lambda report: refresher.rest() if report.is_alone else None,
+            )
+        finally:
+            refresher.resume()
 
     runner = JobRunner(run)
-    lookout = Lookout(settings, transactions, runner, worker=worker)
+    lookout = Lookout(settings, transactions, runner, refresher, worker=worker)
     log.info("worker.started", worker_id=worker.id, kind=worker.kind, cron=settings.precompute_cron)
-    loops = [lookout.run(stop, seconds=look_seconds), lookout.watch_store(stop)]
+    loops = [
+        lookout.run(stop, seconds=look_seconds),
+        lookout.watch_store(stop),
+        refresher.run(stop),
+    ]
     if beside is not None:
-        loops.append(beside(runner, stop))
+        loops.append(beside(runner, refresher, stop))
     tasks = [asyncio.create_task(loop) for loop in loops]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)

@@ -23,16 +23,19 @@ def publish(
     generation: int | None,
     activate: bool,
     check: Callable[[], None],
+    before_visible: Callable[[], None],
     progress: Progress,
 ) -> State:
     """Publishes the parts in `folder`, and tells the parent at once when they are visible.
 
     A run that had lost its job may have swept this publish before it noticed: then it is done
-    again. Raises what `check` and `SnapshotPublisher.publish` raise.
+    again. `before_visible` is called when all parts are written. Raises what both calls and
+    `SnapshotPublisher.publish` raise.
     """
     total = sum(manifest.bytes.values())
 
     def last_check() -> None:
+        before_visible()
         SWITCHING.acquire()  # until the parent knows what became of it
         check()
 

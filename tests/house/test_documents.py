@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import Counter, Gauge, Histogram
 from starlette.routing import Route
 
-from shared import metrics
+from shared import metrics, refresh_metrics
 from shared.settings import Settings, load_settings
 from tastematch import cli
 from tests.house import repository
@@ -36,7 +36,7 @@ def test_documented_settings_exist() -> None:
 def test_metric_is_documented() -> None:
     families = [
         family.name
-        for metric in vars(metrics).values()
+        for metric in (*vars(metrics).values(), *vars(refresh_metrics).values())
         if isinstance(metric, Counter | Gauge | Histogram)
         for family in metric.describe()
     ]

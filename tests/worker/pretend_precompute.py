@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=9, help="in so many first starts")
     parser.add_argument("--deaf", action="store_true", help="does not end with its stdin")
     parser.add_argument("--say", help="a line on stdout that is no event")
+    parser.add_argument("--reserve-mb", type=float, help="left to the refresher")
     parser.add_argument("--origin", required=True)
     parser.add_argument("--job-id", required=True)
     parser.add_argument("--owner", required=True)

@@ -12,7 +12,8 @@ from shared.settings import load_settings
 from tests.services.datasets import write_dataset
 from tests.worker.published import Published, open_published, precompute_here
 from tests.worker.test_precompute import load_dataset
-from worker.refresh import Refresher, open_refresher
+from worker.refresh import RefreshedLists, Refresher
+from worker.refresher_reading import UserState
 
 NOW = datetime(2026, 6, 1, 12, tzinfo=UTC)
 CITIES = (None, "Leipzig", "Halle")
@@ -74,27 +75,39 @@ def shop(
 @pytest.fixture
 def refresher(shop: tuple[Published, dict[str, str]]) -> Refresher:
     published, env = shop
-    return open_refresher(load_settings(env).models_dir, published.manifest.version)
+    return Refresher(load_settings(env).models_dir / published.manifest.version)
+
+
+def state_of(user: int, orders: list[Order], **more: object) -> UserState:
+    own = [(place, date) for owner, place, date in orders if owner == user]
+    return UserState(
+        is_known=True,
+        city=CITIES[user % 3],
+        has_orders=bool(own),
+        restaurant_ids=np.array([place for place, _ in own], np.int64),
+        epoch_seconds=np.array([int(date.timestamp()) for _, date in own], np.int64),
+        **more,
+    )
+
+
+def as_ids(each: RefreshedLists, published: Published) -> tuple[list[int], ...]:
+    return tuple([published.restaurants[o] for o in ordinals] for ordinals in each.lists)
 
 
 def refreshed(
     refresher: Refresher, user: int, orders: list[Order], published: Published
-) -> tuple[list[int], list[int], list[int]]:
-    own = [(place, date) for owner, place, date in orders if owner == user]
-    names = [city and city.casefold() for city in published.popular]
-    city = CITIES[user % 3]
-    lists = refresher.refresh(
-        restaurant_ids=np.array([place for place, _ in own], np.int64),
-        epoch_seconds=np.array([int(date.timestamp()) for _, date in own], np.int64),
-        city=0 if city is None else names.index(city.casefold()),
-    )
-    return lists.for_you.tolist(), lists.discover.tolist(), lists.order_again.tolist()
+) -> tuple[list[int], ...]:
+    (each,) = refresher.refresh([state_of(user, orders)])
+    return as_ids(each, published)
 
 
 def test_unchanged_orders_give_the_lists_of_the_snapshot(shop, refresher, orders):
     published, _ = shop
-    for user in USERS:
+    together = refresher.refresh([state_of(user, orders) for user in USERS])
+    for user, each in zip(USERS, together, strict=True):
+        assert as_ids(each, published) == published.lists[user]
         assert refreshed(refresher, user, orders, published) == published.lists[user]
+        assert each.source == published.sources[user]
 
 
 def test_a_new_order_moves_its_restaurant_from_discover_to_the_repeats(shop, refresher, orders):
@@ -123,6 +136,15 @@ def test_orders_at_restaurants_that_the_model_does_not_know_are_left_out(shop, r
     published, _ = shop
     more = [*orders, (USERS[1], 5, NOW), (USERS[1], 2**62, NOW)]
     assert refreshed(refresher, USERS[1], more, published) == published.lists[USERS[1]]
+
+
+def test_hidden_restaurants_are_in_no_list_and_all_else_stays(shop, refresher, orders):
+    published, _ = shop
+    user = USERS[0]
+    hidden = {published.lists[user][1][0], published.lists[user][2][0], 5}
+    (each,) = refresher.refresh([state_of(user, orders, hidden=frozenset(hidden))])
+    for found, was in zip(as_ids(each, published), published.lists[user], strict=True):
+        assert found == [place for place in was if place not in hidden]
 
 
 def test_models_of_pruned_versions_go(shop):

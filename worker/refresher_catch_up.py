@@ -1,0 +1,105 @@
+"""What a precompute does about the overlay: nobody's lists go back in time with its version.
+
+Users who changed while it ran get their lists into the new version's log before that becomes
+visible. Nobody else writes there as long as it is not.
+"""
+
+import time
+from datetime import datetime, timedelta
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from shared.db import changes
+from shared.db.changes import LATE_COMMIT_SECONDS
+from shared.db.engine import database_errors
+from shared.errors import SnapshotError
+from shared.jobs.clock import database_time
+from shared.logs import get_logger
+from shared.snapshot.overlay import EXCLUSIONS, OverlayWriter
+from shared.snapshot.store import SnapshotCatalog
+from worker.extract import reading
+from worker.refresh import Refresher
+from worker.refresher_exclusions import tidy_exclusions
+from worker.refresher_reading import read_users
+from worker.refresher_records import list_records
+
+MAX_LOG_BYTES = 64 * 1024 * 1024
+"""Of the refreshed lists of a version; beyond, a new snapshot is the better way."""
+BATCH_USERS = 64
+LAST_SECONDS = 5.0
+"""The last round holds up the publication no longer."""
+
+log = get_logger("worker.precompute")
+
+
+class CatchUp:
+    """One run's. Raises DatabaseUnavailable, StoreUnavailable."""
+
+    def __init__(
+        self, engine: Engine, overlay: OverlayWriter, *, version: str, since: datetime
+    ) -> None:
+        """since: `Manifest.changes_since` of the version."""
+        self._engine = engine
+        self._overlay = overlay
+        self._version = version
+        self._since = since
+        self._is_full = False
+
+    def before_publish(self, model_folder: Path) -> None:
+        """All users who changed since the run began to read. model_folder: a described model."""
+        self._refresher = Refresher(model_folder)
+        users = self._write()
+        log.info("precompute.caught_up", users=users)
+
+    def before_visible(self) -> None:
+        """Those who changed while the parts were written."""
+        self._write(seconds=LAST_SECONDS)
+
+    def close(self) -> None:
+        """Lets go of the model."""
+        del self._refresher
+
+    def _write(self, *, seconds: float = float("inf")) -> int:
+        deadline = time.monotonic() + seconds
+        users, last, since = 0, -1, self._since
+        with database_errors(), self._engine.connect() as connection:
+            began = database_time(connection)
+        while not self._is_full and time.monotonic() < deadline:
+            with database_errors(), reading(self._engine) as connection:
+                rows = connection.execute(
+                    changes.changes_after("user", last, limit=BATCH_USERS, since=since)
+                ).all()
+                if not rows:
+                    break
+                revisions = {row.subject_id: row.revision for row in rows}
+                states = read_users(connection, list(revisions), now=began)
+            self._append(list_records(self._refresher, revisions, states))
+            users, last = users + len(rows), rows[-1].subject_id
+        self._since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
+        return users
+
+    def _append(self, records: dict[str, bytes]) -> None:
+        try:
+            self._overlay.append(self._version, records)
+            self._is_full = self._overlay.size_bytes(self._version) > MAX_LOG_BYTES
+        except SnapshotError as error:  # full or damaged: lists follow after the switch
+            log.warning("overlay.not_written", version=self._version, reason=error.message)
+            self._is_full = True
+
+
+def tidy_overlay(engine: Engine, store: SnapshotCatalog, overlay: OverlayWriter) -> None:
+    """Removes what belongs to versions that were pruned.
+
+    Raises DatabaseUnavailable, StoreUnavailable.
+    """
+    kept = {entry.manifest.version: entry.manifest.changes_since for entry in store.versions()}
+    for name in overlay.logs():
+        if name != EXCLUSIONS and name not in kept:
+            overlay.drop(name)
+    oldest = [since for since in kept.values() if since is not None]
+    if not oldest or len(oldest) < len(kept):
+        return  # a version of a release that kept no notes: all of them may be needed
+    with database_errors(), engine.begin() as connection:
+        connection.execute(changes.forget_changes(before=min(oldest)))
+    tidy_exclusions(engine, overlay)

@@ -1,0 +1,151 @@
+"""The refresher seen from its worker: started when there are changes, woken, supervised, ended."""
+
+import asyncio
+import contextlib
+import os
+import random
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import Sequence
+
+import orjson
+
+from shared import refresh_metrics
+from shared.logs import get_logger
+from worker.waiting import happens_within
+
+COMMAND = (sys.executable, "-m", "worker.refresher")
+READ_BYTES = 64 * 1024
+END_SECONDS = 2.0
+FIRST_WAIT_SECONDS = 0.5
+MAX_WAIT_SECONDS = 30.0
+HEALTHY_SECONDS = 60.0
+"""A refresher that ran for so long did not fail at its start."""
+
+log = get_logger("worker.refresher")
+
+
+class RefresherChild:
+    """At most one process at a time. `run` is its whole life, the other calls only wake it."""
+
+    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+        self._command = command
+        self._wanted = asyncio.Event()
+        self._process: Process | None = None
+        self._is_resting = False
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None
+
+    def wake(self) -> None:
+        """There may be something to do: a running process looks at once, else one is started."""
+        if self._process is None:
+            self._wanted.set()
+            return
+        assert self._process.stdin is not None, "its stdin is a pipe"
+        if self._process.returncode is None and not self._process.stdin.is_closing():
+            self._process.stdin.write(b"\n")
+
+    def rest(self) -> None:
+        """Ends the process and starts none until `resume`: its memory is needed."""
+        if not self._is_resting:
+            self._is_resting = True
+            if self._process is not None and self._process.stdin is not None:
+                self._process.stdin.close()
+
+    def resume(self) -> None:
+        """After a rest, what came meanwhile is looked for."""
+        if self._is_resting:
+            self._is_resting = False
+            self._wanted.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Starts the process whenever it is wanted, and ends it with `stop`."""
+        wait_seconds = FIRST_WAIT_SECONDS
+        while not stop.is_set():
+            await _first_of(stop, self._wanted)
+            if stop.is_set():
+                return
+            self._wanted.clear()
+            if self._is_resting:
+                continue
+            started = asyncio.get_running_loop().time()
+            status = await self._run_once(stop)
+            if status == 0 or stop.is_set() or self._is_resting:
+                wait_seconds = FIRST_WAIT_SECONDS
+                continue
+            if asyncio.get_running_loop().time() - started > HEALTHY_SECONDS:
+                wait_seconds = FIRST_WAIT_SECONDS
+            log.warning("refresher.lost", exit_status=status, retry_in_s=wait_seconds)
+            await happens_within(stop, wait_seconds * random.uniform(0.75, 1.25))
+            wait_seconds = min(2 * wait_seconds, MAX_WAIT_SECONDS)
+            self._wanted.set()
+
+    async def _run_once(self, stop: asyncio.Event) -> int | None:
+        """The exit status; None where no process could be started."""
+        try:
+            # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
+            self._process = await asyncio.create_subprocess_exec(
+                *self._command, stdin=PIPE, stdout=PIPE, start_new_session=True
+            )
+        except OSError as error:
+            log.error("refresher.not_started", reason=error.strerror)
+            return None
+        listening = asyncio.create_task(self._listen(self._process))
+        stopping = asyncio.create_task(stop.wait())
+        try:
+            await asyncio.wait([listening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            await self._end()
+            return self._process.returncode
+        finally:
+            self._process = None
+            stopping.cancel()
+            await asyncio.gather(listening, stopping, return_exceptions=True)
+
+    async def _end(self) -> None:
+        """Ends the process, by its stdin or else by SIGKILL. Returns when it is gone."""
+        process = self._process
+        if process is None or process.returncode is not None:
+            return
+        assert process.stdin is not None, "its stdin is a pipe"
+        process.stdin.close()
+        try:
+            async with asyncio.timeout(END_SECONDS):
+                await process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            await process.wait()
+
+    async def _listen(self, process: Process) -> None:
+        assert process.stdout is not None, "its stdout is a pipe"
+        begun = b""
+        while data := await process.stdout.read(READ_BYTES):
+            *lines, begun = (begun + data).split(b"\n")
+            for line in lines:
+                _hear(line)
+            begun = begun[-READ_BYTES:]
+
+
+def _hear(line: bytes) -> None:
+    try:
+        event = orjson.loads(line)
+        if event["event"] == "refreshed":
+            refresh_metrics.changes_published(
+                users=int(event["users"]),
+                restaurants=int(event["restaurants"]),
+                seconds=float(event["seconds"]),
+            )
+    except (ValueError, KeyError, TypeError):
+        log.warning("refresher.unreadable")
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

@@ -1,0 +1,197 @@
+"""The log of exclusions, whole: followed, made anew where the store lost it, tidied.
+
+A key that is written last says that all of the log is there: a store that was emptied lacks it,
+or has it no longer where it was. Everything in the log follows from the database.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from sqlalchemy import Engine, select
+
+from shared.db import changes
+from shared.db.changes import LATE_COMMIT_SECONDS
+from shared.db.engine import database_errors
+from shared.db.models import HiddenRestaurant
+from shared.errors import SnapshotDamaged
+from shared.jobs.clock import database_time
+from shared.logs import get_logger
+from shared.snapshot.overlay import (
+    EXCLUSIONS,
+    GONE,
+    MAX_RECORDS,
+    OverlayWriter,
+    Subject,
+    UserExclusion,
+    decode_user_exclusion,
+    parse_key,
+    restaurant_key,
+    user_key,
+)
+from worker.extract import reading
+from worker.refresher_reading import read_active, read_exclusions
+from worker.refresher_records import restaurant_records, user_records
+
+WHOLE = restaurant_key(2**63 - 1)
+"""Its record excludes nothing: for every reader a restaurant like any other."""
+ROWS_AT_A_TIME = 500
+
+log = get_logger("worker.refresher")
+
+
+class Exclusions:
+    """What the log says, by its keys alone: some 100 bytes each."""
+
+    def __init__(self, engine: Engine, overlay: OverlayWriter) -> None:
+        self._engine = engine
+        self._overlay = overlay
+        self._place = 0
+        self._whole_at = 0
+        self._keys: set[str] = set()
+
+    def follow(self) -> None:
+        """Takes in what other workers told, and makes the log anew where it was lost.
+
+        Raises StoreUnavailable, StoreFull, DatabaseUnavailable.
+        """
+        try:
+            self._read()
+            is_whole = self._is_whole()
+        except SnapshotDamaged as error:
+            log.error("exclusions.damaged", reason=error.message)
+            self._overlay.drop(EXCLUSIONS)
+            is_whole = False
+        if not is_whole:
+            self._make_anew()
+
+    def tell_users(self, exclusions: Mapping[int, UserExclusion]) -> None:
+        """Tells what is excluded, and of whom the log says something, what no longer is."""
+        told = {
+            user_id: each
+            for user_id, each in exclusions.items()
+            if each.is_erased or each.hidden or user_key(user_id) in self._keys
+        }
+        self._append(user_records(told))
+
+    def tell_restaurants(self, revisions: Mapping[int, int], active: Mapping[int, bool]) -> None:
+        """Both by restaurant id."""
+        self._append(restaurant_records(revisions, active))
+
+    def _read(self) -> None:
+        while entries := self._overlay.read(EXCLUSIONS, after=self._place, limit=MAX_RECORDS):
+            for entry in entries:
+                self._keys.add(entry.key)
+                if entry.key == WHOLE:
+                    self._whole_at = entry.place
+            self._place = entries[-1].place
+
+    def _is_whole(self) -> bool:
+        """Whether the key of a whole log stands where it was seen."""
+        if not self._whole_at:
+            return False
+        entries = self._overlay.read(EXCLUSIONS, after=self._whole_at - 1, limit=1)
+        return bool(entries) and entries[0].key == WHOLE
+
+    def _make_anew(self) -> None:
+        known, self._keys, self._place, self._whole_at = self._keys, set(), 0, 0
+        with database_errors(), self._engine.connect() as connection:
+            began = database_time(connection)
+        self._tell_hiding_users()
+        self._tell_changed_users(known)
+        self._tell_changed_restaurants()
+        if WHOLE not in self._keys:
+            self._append({WHOLE: GONE})
+        # Of what changed meanwhile, another worker may have told more than was read here.
+        since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
+        with database_errors(), self._engine.begin() as connection:
+            connection.execute(changes.reopen_changes(since=since))
+        self._read()
+        log.info("exclusions.made_anew", keys=len(self._keys) - 1)
+
+    def _tell_hiding_users(self) -> None:
+        last = -1
+        users = select(HiddenRestaurant.user_id).distinct().order_by(HiddenRestaurant.user_id)
+        while True:
+            block = users.where(HiddenRestaurant.user_id > last).limit(ROWS_AT_A_TIME)
+            with database_errors(), reading(self._engine) as connection:
+                user_ids = list(connection.scalars(block))
+                if not user_ids:
+                    return
+                # A row that was forgotten is older than every snapshot.
+                revisions = dict.fromkeys(user_ids, 1)
+                noted = connection.execute(changes.revisions("user", user_ids))
+                revisions.update((row.subject_id, row.revision) for row in noted)
+                found = read_exclusions(connection, revisions)
+            self._append(user_records(found))
+            last = user_ids[-1]
+
+    def _tell_changed_users(self, known: set[str]) -> None:
+        last = -1
+        while True:
+            with database_errors(), reading(self._engine) as connection:
+                rows = connection.execute(
+                    changes.changes_after("user", last, limit=ROWS_AT_A_TIME)
+                ).all()
+                if not rows:
+                    return
+                found = read_exclusions(connection, {row.subject_id: row.revision for row in rows})
+            said = {
+                user_id: each
+                for user_id, each in found.items()
+                if user_key(user_id) not in self._keys
+                and (each.is_erased or each.hidden or user_key(user_id) in known)
+            }
+            self._append(user_records(said))
+            last = rows[-1].subject_id
+
+    def _tell_changed_restaurants(self) -> None:
+        last = -1
+        while True:
+            with database_errors(), reading(self._engine) as connection:
+                rows = connection.execute(
+                    changes.changes_after("restaurant", last, limit=ROWS_AT_A_TIME)
+                ).all()
+                if not rows:
+                    return
+                revisions = {row.subject_id: row.revision for row in rows}
+                active = read_active(connection, list(revisions))
+            self._append(restaurant_records(revisions, active))
+            last = rows[-1].subject_id
+
+    def _append(self, records: dict[str, bytes]) -> None:
+        if records:
+            self._overlay.append(EXCLUSIONS, records)
+            self._keys.update(records)
+
+
+def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
+    """Takes out of the log what no kept snapshot needs any more: what no change speaks of.
+
+    Restaurants that a user hides stay. Raises StoreUnavailable, DatabaseUnavailable.
+    """
+    place = 0
+    try:
+        while entries := overlay.read(EXCLUSIONS, after=place, limit=ROWS_AT_A_TIME):
+            place = entries[-1].place
+            records = {entry.key: entry.record for entry in entries if entry.key != WHOLE}
+            needed = {key for key, record in records.items() if _hides(key, record)}
+            by_subject: dict[Subject, dict[int, str]] = {"user": {}, "restaurant": {}}
+            for key in records.keys() - needed:
+                subject, subject_id = parse_key(key)
+                by_subject[subject][subject_id] = key
+            with database_errors(), engine.connect() as connection:
+                for subject, keys in by_subject.items():
+                    noted = changes.revisions(subject, list(keys))
+                    needed.update(keys[row.subject_id] for row in connection.execute(noted))
+            if superfluous := sorted(records.keys() - needed):
+                overlay.remove(EXCLUSIONS, superfluous)
+    except SnapshotDamaged:
+        return  # the refresher drops it and makes it anew
+
+
+def _hides(key: str, record: bytes) -> bool:
+    subject, _ = parse_key(key)
+    if subject == "restaurant" or record == GONE:
+        return False
+    exclusion = decode_user_exclusion(record)
+    return bool(exclusion.hidden) and not exclusion.is_erased

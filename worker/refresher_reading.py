@@ -1,0 +1,117 @@
+"""What the database says of a few users or restaurants now, in few statements.
+
+Read after the change was claimed, so that what is read is at least as new as its revision.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import Connection, select
+
+from shared.db.models import HiddenRestaurant, Order, Preferences, Restaurant, User
+from shared.snapshot.overlay import UserExclusion
+from worker.extract import MAX_AHEAD, epoch_seconds
+
+ROWS_AT_A_TIME = 20_000
+
+_NONE: NDArray[np.int64] = np.empty(0, np.int64)
+
+
+@dataclass(slots=True)
+class UserState:
+    """`is_known` is false of a user who was erased, or never was."""
+
+    is_known: bool = False
+    city: str | None = None
+    hidden: frozenset[int] = frozenset()
+    preferences: Any = None
+    """A row of `cuisines`, `price_ranges` and `city`, or None."""
+    has_orders: bool = False
+    """Also where none of them can be used."""
+    restaurant_ids: NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    epoch_seconds: NDArray[np.int64] = field(default_factory=lambda: _NONE)
+    """Of the orders that can be used, shape (orders,)."""
+
+
+def read_users(
+    connection: Connection, user_ids: Sequence[int], *, now: datetime
+) -> list[UserState]:
+    """All of them, in the order of the ids, as one transaction sees them."""
+    found = {user_id: UserState() for user_id in user_ids}
+    _read_facts(connection, found)
+    orders: dict[int, list[NDArray[np.int64]]] = {}
+    for rows in _orders(connection, user_ids):
+        for user_id, columns in _by_user(rows):
+            orders.setdefault(user_id, []).append(columns)
+    latest = int((now + MAX_AHEAD).timestamp())
+    for user_id, blocks in orders.items():
+        columns = np.concatenate(blocks, axis=1)
+        state = found[user_id]
+        state.has_orders = True
+        state.restaurant_ids, state.epoch_seconds = columns[:, columns[1] <= latest]
+    return [found[user_id] for user_id in user_ids]
+
+
+def read_exclusions(connection: Connection, revisions: dict[int, int]) -> dict[int, UserExclusion]:
+    """What is not shown to these users, by id. revisions: of each user."""
+    found = {user_id: UserState() for user_id in revisions}
+    _read_known(connection, found)
+    return {
+        user_id: UserExclusion(revisions[user_id], not state.is_known, state.hidden)
+        for user_id, state in found.items()
+    }
+
+
+def read_active(connection: Connection, restaurant_ids: Sequence[int]) -> dict[int, bool]:
+    """Whether each restaurant is shown; one without a row is not."""
+    found = dict.fromkeys(restaurant_ids, False)
+    statement = select(Restaurant.id, Restaurant.is_active).where(Restaurant.id.in_(restaurant_ids))
+    found.update((row.id, bool(row.is_active)) for row in connection.execute(statement))
+    return found
+
+
+def _read_known(connection: Connection, found: dict[int, UserState]) -> None:
+    for user in connection.execute(select(User.id, User.city).where(User.id.in_(found))):
+        found[user.id].is_known = True
+        found[user.id].city = user.city
+    hidden: dict[int, set[int]] = {}
+    statement = select(HiddenRestaurant.user_id, HiddenRestaurant.restaurant_id)
+    for each in connection.execute(statement.where(HiddenRestaurant.user_id.in_(found))):
+        hidden.setdefault(each.user_id, set()).add(each.restaurant_id)
+    for user_id, restaurant_ids in hidden.items():
+        found[user_id].hidden = frozenset(restaurant_ids)
+
+
+def _read_facts(connection: Connection, found: dict[int, UserState]) -> None:
+    _read_known(connection, found)
+    statement = select(
+        Preferences.user_id, Preferences.cuisines, Preferences.price_ranges, Preferences.city
+    )
+    for row in connection.execute(statement.where(Preferences.user_id.in_(found))):
+        found[row.user_id].preferences = row
+
+
+def _orders(connection: Connection, user_ids: Sequence[int]) -> Iterator[NDArray[np.int64]]:
+    """Blocks of shape (n, 3): user, restaurant, seconds since 1970, or the latest where unknown."""
+    never = np.iinfo(np.int64).max
+    seconds = epoch_seconds(connection, Order.order_date)
+    statement = select(Order.user_id, Order.restaurant_id, seconds).where(
+        Order.user_id.in_(user_ids)
+    )
+    streamed = connection.execution_options(stream_results=True, max_row_buffer=ROWS_AT_A_TIME)
+    for rows in streamed.execute(statement).partitions(ROWS_AT_A_TIME):
+        yield np.array(
+            [(user, place, never if when is None else when) for user, place, when in rows], np.int64
+        )
+
+
+def _by_user(rows: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """(user id, columns of shape (2, n)) of each user in a block."""
+    rows = rows[np.argsort(rows[:, 0], kind="stable")]
+    starts = np.flatnonzero(np.diff(rows[:, 0], prepend=rows[0, 0] - 1))
+    for part in np.split(rows, starts[1:]):
+        yield int(part[0, 0]), part[:, 1:].T
