@@ -105,3 +105,19 @@ ORDER_REQUEST: dict[str, Any] = {
         "content": {"application/json": {"schema": {"$ref": "#/components/schemas/NewOrder"}}},
     },
 }
+
+BATCH_REQUEST: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "content": {
+            "application/x-ndjson": {
+                "schema": {
+                    "type": "string",
+                    "description": (
+                        f"One JSON object a line, each a `BatchOrder`; {MAX_BATCH_LINES} at most."
+                    ),
+                }
+            }
+        },
+    },
+}

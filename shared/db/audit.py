@@ -19,6 +19,7 @@ Action = Literal[
     "restaurant.change",
     "users.put",
     "user.erase",
+    "orders.put",
 ]
 
 

@@ -40,6 +40,7 @@ OPERATION_IDS = {
     "listUserDetailedRecommendations",
     "listUserRecommendations",
     "putMyPreferences",
+    "putOrders",
     "putRestaurants",
     "putUsers",
     "triggerPrecompute",
