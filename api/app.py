@@ -99,13 +99,15 @@ def app_from_environment() -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     resources: Resources = app.state.resources
-    await asyncio.to_thread(resources.snapshots.open_local)
+    await asyncio.to_thread(resources.open_local)
     resources.snapshots.start()
+    resources.overlay_follower.start()
     try:
         yield
     finally:
         resources.lifecycle.is_draining = True
         await asyncio.to_thread(resources.snapshots.stop)
+        await asyncio.to_thread(resources.overlay_follower.stop)
         await resources.close()
 
 

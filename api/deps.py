@@ -23,10 +23,12 @@ from api.inspection import Inspection
 from api.lifecycle import Lifecycle
 from api.order_writer import OrderWriter
 from api.overlay import Overlay
+from api.overlay_follower import OverlayFollower
 from api.waking import RefreshWake
 from api.worker_count import WorkerCount
 from shared.jobs.queue import JobQueue
 from shared.settings import Settings
+from shared.snapshot.opening import open_overlay
 from shared.snapshot.store import SnapshotCatalog
 
 if TYPE_CHECKING:
@@ -51,11 +53,17 @@ class Resources:
         self.authenticator = Authenticator(settings)
         self.page_cursors = PageCursors(settings)
         self.overlay = Overlay(settings)
-        self.snapshots = SnapshotFollower(settings, store)
+        self.overlay_follower = OverlayFollower(settings, self.overlay, open_overlay(settings))
+        self.snapshots = SnapshotFollower(settings, store, self.overlay_follower)
         self.inspection = Inspection(settings, store, self.snapshots)
         self.order_writer = OrderWriter(self.open_engine)
         self.refresh_wake = RefreshWake(self._open_queue)
         self._opening = asyncio.Lock()
+
+    def open_local(self) -> None:
+        """Makes the process serve what is on its disk. Slow: call it in a thread."""
+        self.overlay.open()
+        self.snapshots.open_local()
 
     @cached_property
     def _engine(self) -> AsyncEngine:

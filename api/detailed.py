@@ -20,14 +20,19 @@ _DOCUMENT = (
 
 
 def detailed_body(
-    snapshot: LocalSnapshot, served: Served, *, list_name: str, next_cursor: bytes | None
+    snapshot: LocalSnapshot,
+    served: Served,
+    *,
+    list_name: str,
+    next_cursor: bytes | None,
+    metadata_version: bytes,
 ) -> bytes:
     """The JSON document. It depends on what its ETag names alone."""
     return _DOCUMENT % (
         b",".join(detailed_items(snapshot, served)),
         list_name.encode(),
         snapshot.version_text,
-        snapshot.metadata_version_text,
+        metadata_version,
         snapshot.created_at_text,
         b"null" if next_cursor is None else b'"%b"' % next_cursor,
     )
@@ -36,7 +41,7 @@ def detailed_body(
 def detailed_items(snapshot: LocalSnapshot, served: Served) -> Iterator[bytes]:
     """The JSON object of each restaurant of the list."""
     reasons = reasons_of(snapshot, served)
-    texts, projection = snapshot.id_texts, snapshot.metadata_forms.projection
+    texts, projection = snapshot.id_texts, snapshot.content.projection
     for segment in served.segments:
         source = segment.source.encode()
         for ordinal in segment.ordinals:

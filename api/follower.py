@@ -5,7 +5,8 @@ or a damaged version does, the last good snapshot goes on being served; what is 
 `status` for `/ready` and said in the log at most once a minute.
 
 Versions before stay open for the pages that began in them, as many as the store keeps, until the
-store no longer has them.
+store no longer has them. What changed since a version was made is read before it is shown
+(`overlay_follower.py`), so that snapshot and overlay are swapped as one.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from api.local_copies import (
     sweep,
 )
 from api.local_snapshot import LocalSnapshot
+from api.overlay_follower import OverlayFollower
 from shared import metrics
 from shared.errors import (
     DependencyError,
@@ -69,9 +71,10 @@ class SnapshotFollower:
     """Owns the thread. `open_local` may be called before `start`, so that the first request
     finds a snapshot."""
 
-    def __init__(self, settings: Settings, store: SnapshotReader) -> None:
+    def __init__(self, settings: Settings, store: SnapshotReader, overlay: OverlayFollower) -> None:
         self.active: LocalSnapshot | None = None
         self._store = store
+        self._overlay = overlay
         self._folder = settings.snapshots_dir
         self.public_vary = (
             b"Accept-Encoding, Origin" if settings.cors_origins else b"Accept-Encoding"
@@ -79,6 +82,7 @@ class SnapshotFollower:
         self._kept = KeptVersions(
             self._folder, store, most=settings.keep_snapshots - 1, open_copy=self._opened
         )
+        overlay.copies = self._kept.opened
         self._previous: str | None = None
         self._bad: dict[str, float] = {}
         self._problem: str | None = None
@@ -126,6 +130,7 @@ class SnapshotFollower:
             snapshot = self._opened(version)
             if snapshot is not None:
                 self.active = snapshot
+                self._overlay.now_shown(snapshot)
                 _show(snapshot)
                 self._log.info("snapshot.opened", version=version, origin="local")
                 return
@@ -200,6 +205,7 @@ class SnapshotFollower:
                 manifest = self._store.manifest(version)
                 folder = fetch(self._store, manifest, self._folder, on_chunk=self._heard)
                 snapshot = LocalSnapshot(folder, manifest, public_vary=self.public_vary)
+            self._overlay.prepare(snapshot)
         except SnapshotError as error:
             remove_copy(self._folder / version)  # its bytes are right and yet it cannot be read
             is_foreign = isinstance(error, SnapshotUnsupported)
@@ -213,6 +219,7 @@ class SnapshotFollower:
             self._previous = self.active.version
             self._kept.add(self.active, active=version)
         self.active = snapshot
+        self._overlay.now_shown(snapshot)
         self._problem = None
         self._bad.clear()
         _show(snapshot)
@@ -231,7 +238,9 @@ class SnapshotFollower:
         if not folder.is_dir():
             return None
         try:
-            return open_verified(folder, public_vary=self.public_vary)
+            snapshot = open_verified(folder, public_vary=self.public_vary)
+            self._overlay.attach(snapshot)
+            return snapshot
         except (SnapshotDamaged, FileNotFoundError) as error:
             self._log.warning("snapshot.local_copy_damaged", version=version, reason=str(error))
             remove_copy(folder)

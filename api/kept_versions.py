@@ -6,7 +6,7 @@ All but `find` is called by the follower's thread alone.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from pathlib import Path
 
 from api.local_copies import local_versions, remove_copy
@@ -35,6 +35,9 @@ class KeptVersions:
 
     def find(self, version: str) -> LocalSnapshot | None:
         return self._open.get(version)
+
+    def opened(self) -> Collection[LocalSnapshot]:
+        return self._open.values()
 
     def copies(self, active: str) -> list[str]:
         """The local versions to be kept beside the active one, newest first."""

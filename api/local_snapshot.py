@@ -11,18 +11,18 @@ from __future__ import annotations
 import mmap
 import os
 from collections.abc import Iterator
-from email.utils import format_datetime
 from pathlib import Path
 
 import orjson
 
-from api.answers import JSON_TYPE, HeaderField
-from api.caching import IDENTITY, Negotiator
+from api.answers import HeaderField
 from api.changes import NOTHING_GONE, Gone
 from api.columns import Columns, columns_from, columns_of
-from api.metadata_forms import MetadataForms, Representation, represent
+from api.metadata_forms import MetadataContent
 from api.overlay_logs import RefreshedLists
 from api.selection import Selector
+from api.shown import Shown, shown_whole, shown_without
+from api.user_index import UserIndex
 from shared.errors import SnapshotDamaged
 from shared.snapshot import format as parts
 from shared.snapshot.attributes import Attributes, decode_cuisines
@@ -47,23 +47,16 @@ COLUMN_PARTS = ("attributes", "cuisines")
 YOUNG_PARTS = (*RANKING_PARTS, *COLUMN_PARTS, HISTORY_PART)
 # In the order in which they are preferred.
 ENCODED_PARTS = {b"zstd": "metadata.zst", b"br": "metadata.br", b"gzip": "metadata.gz"}
-SOURCES = ("personal", "preferences", "popular-city", "popular")
 
 PARSED_AT_ONCE = 500  # restaurants
-
-PRIVATE_CACHE: HeaderField = (b"cache-control", b"private, no-cache")
-PRIVATE_VARY: HeaderField = (b"vary", b"Authorization, Origin, Accept-Encoding")
-PUBLIC_CACHE: HeaderField = (
-    b"cache-control",
-    b"public, max-age=60, stale-while-revalidate=3600, stale-if-error=86400",
-)
 
 
 class LocalSnapshot:
     """A mapped version and what requests need of it prebuilt. Immutable once it is open.
 
-    Beside it stands what changed since: `refreshed` are lists that the worker made anew, `gone`
-    the restaurants that are inactive now (asked for by `Overlay.gone_in`).
+    Beside it stands what changed since, each replaced in one step: `refreshed` are lists that the
+    worker made anew, `gone` the restaurants that are inactive now (ask `Overlay.gone_in`), `shown`
+    the metadata with or without them.
     """
 
     refreshed: RefreshedLists | None = None
@@ -74,7 +67,7 @@ class LocalSnapshot:
         self.version = manifest.version
         self.created_at = manifest.created_at.timestamp()
         self.restaurants = parts.Restaurants(_mapped(folder / "restaurants"))
-        self.users = parts.Users(_mapped(folder / "users", is_read_ahead=True))
+        self.users = UserIndex(folder / "users")
         self.lists = parts.Lists(folder / "lists")
         self.popular = parts.Ragged(_mapped(folder / "popular"), kind=parts.KIND_POPULAR)
         self.rankings = {
@@ -94,34 +87,20 @@ class LocalSnapshot:
         self.id_texts = [b"%d" % restaurant_id for restaurant_id in self.restaurants.ids]
         self.version_text = self.version.encode()
         self.created_at_text = manifest.as_dict()["created_at"].encode()
-        self.metadata_version_text = manifest.metadata_version.encode()
-        self.version_fields = self._version_fields()
-        self.personal_fields = {
-            source: [
-                JSON_TYPE,
-                PRIVATE_CACHE,
-                PRIVATE_VARY,
-                *self.version_fields,
-                (b"x-recommendation-source", source.encode()),
-            ]
-            for source in SOURCES
-        }
-        vary = (b"vary", public_vary)
-        self.public_fields = [JSON_TYPE, PUBLIC_CACHE, vary, *self.version_fields]
-        # No Last-Modified: most snapshots do not change the metadata.
-        lasting = [field for field in self.version_fields if field[0] != b"last-modified"]
-        common = [PUBLIC_CACHE, vary, *lasting]
         history = folder / HISTORY_PART
-        self.metadata_forms = MetadataForms(
-            version=manifest.metadata_version,
-            document=self._metadata,
-            index=self.metadata_index,
-            restaurants=self.restaurants,
-            history=read_metadata_history(_mapped(history)) if history.exists() else None,
-            common=common,
+        self.content = MetadataContent(
+            manifest.metadata_version,
+            self._metadata,
+            self.metadata_index,
+            self.restaurants,
+            read_metadata_history(_mapped(history)) if history.exists() else None,
         )
-        self.metadata = self._representations(folder, common)
-        self.negotiator = Negotiator(tuple(self.metadata))
+        self._public_vary = public_vary
+        self.whole = shown_whole(
+            manifest, self.content, self._encoded(folder), public_vary=public_vary
+        )
+        """All that the snapshot holds."""
+        self.shown: Shown = self.whole
         self._city_codes = {
             name.casefold(): code for code, name in reversed(list(enumerate(self.cities))) if name
         } | {name: code for code, name in enumerate(self.cities) if name}
@@ -145,7 +124,18 @@ class LocalSnapshot:
 
     def projection(self, ordinal: int) -> memoryview:
         """The restaurant's JSON object as it stands in the metadata."""
-        return self.metadata_forms.projection(ordinal)
+        return self.content.projection(ordinal)
+
+    def without(self, gone: frozenset[int], folder: Path) -> Shown:
+        """What is to be shown without some ordinals; folder: as for `shown_without`."""
+        return shown_without(
+            gone,
+            self.manifest,
+            self.content,
+            tuple(self.whole.metadata),
+            public_vary=self._public_vary,
+            folder=folder,
+        )
 
     def city_code(self, name: str) -> int | None:
         """The code of a city by its exact name, else by its name in any case."""
@@ -183,37 +173,19 @@ class LocalSnapshot:
         if len({self.restaurants.width, self.lists.width}) != 1:
             raise SnapshotDamaged("the parts disagree about the width of an ordinal")
 
-    def _version_fields(self) -> list[HeaderField]:
-        modified = format_datetime(self.manifest.created_at, usegmt=True)
-        return [
-            (b"last-modified", modified.encode()),
-            (b"x-snapshot-version", self.version_text),
-            (b"x-metadata-version", self.metadata_version_text),
-        ]
-
-    def _representations(
-        self, folder: Path, common: list[HeaderField]
-    ) -> dict[bytes, Representation]:
-        bodies: dict[bytes, bytes | memoryview] = {
+    def _encoded(self, folder: Path) -> dict[bytes, bytes]:
+        return {
             coding: (folder / part).read_bytes()
             for coding, part in ENCODED_PARTS.items()
             if part in self.manifest.bytes
         }
-        bodies[IDENTITY] = self._metadata
-        representations = {}
-        for coding, body in bodies.items():
-            etag = b'"%s-%s"' % (self.metadata_version_text, coding)
-            representations[coding] = represent(body, etag=etag, coding=coding, common=common)
-        return representations
 
 
-def _mapped(path: Path, *, is_read_ahead: bool = False) -> memoryview:
+def _mapped(path: Path) -> memoryview:
     with path.open("rb") as file:
         if os.fstat(file.fileno()).st_size == 0:
             raise SnapshotDamaged(f"the part {path.name} is empty")
         mapped = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ, flags=mmap.MAP_SHARED)
-    if is_read_ahead:
-        mapped.madvise(mmap.MADV_WILLNEED)
     return memoryview(mapped)
 
 

@@ -6,13 +6,16 @@ in the head covers all of it, so that what a write left unfinished ends the file
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
 import zlib
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
+from shared.snapshot.manifest import is_version
 from shared.snapshot.overlay import MAX_RECORD_BYTES, Subject
 
 MAX_SUBJECTS = 400_000
@@ -130,3 +133,14 @@ def scanned(file: LockedFile, log: str) -> Scanned:
             last_place = max(last_place, place)
             size += HEAD.size + length
     return Scanned(spans, last_place, size, live_bytes)
+
+
+def remove_abandoned(folder: Path, kept: Collection[str]) -> None:
+    """Removes files of the logs of versions that are not kept and that no process holds."""
+    for path in folder.glob("*.*"):
+        log = path.name.rpartition(".")[0]
+        if is_version(log) and log not in kept:
+            with contextlib.suppress(OSError):
+                file = LockedFile(path, os.open(path, os.O_RDWR | os.O_CLOEXEC))
+                if file.lock():
+                    path.unlink()

@@ -76,7 +76,7 @@ class Exclusions:
         return len(self._file)
 
     def of_user(self, user_id: int) -> UserExclusion | None:
-        record = self._file.of_user(user_id)
+        record = self._file.data(user_id)
         if record is None:
             return None
         try:
@@ -103,7 +103,9 @@ class Exclusions:
                 else:
                     taken.refused += 1
                     continue
-            records.append(Record(entry.place, subject, subject_id, entry.record))
+            record = Record(entry.place, subject, subject_id, entry.record)
+            if self._file.data(record.key) != entry.record:
+                records.append(record)
             taken.told.append(Told(subject, subject_id, revision))
         if records:
             self._file.append(records)
@@ -131,7 +133,7 @@ class RefreshedLists:
         return len(self._file)
 
     def find(self, user_id: int) -> Found | None:
-        record = self._file.of_user(user_id)
+        record = self._file.data(user_id)
         return None if record is None else _believed(record)
 
     def find_older(self, user_id: int, revision: int) -> Found | None:
@@ -158,11 +160,13 @@ class RefreshedLists:
             newest = max(came.get(user_id, 0), known.user.revision if known else 0)
             if revision is not None and revision < newest:
                 continue
-            if known is not None and (span := self._file.span(user_id)) is not None:
-                self._older[user_id, known.user.revision] = span
             if revision is not None:
                 came[user_id] = revision
                 taken.told.append(Told("user", user_id, revision))
+            if self._file.data(user_id) == entry.record:
+                continue
+            if known is not None and (span := self._file.span(user_id)) is not None:
+                self._older[user_id, known.user.revision] = span
             records.append(Record(entry.place, "user", user_id, entry.record))
         if records:
             self._file.append(records)

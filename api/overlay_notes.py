@@ -65,6 +65,10 @@ class Notes:
         self._hidden_bytes = 0
         self._recent: dict[tuple[str, int], tuple[int, float]] = {}
 
+    @property
+    def count(self) -> int:
+        return len(self.users) + len(self.restaurants)
+
     def order(self, user_id: int, restaurant_id: int, revision: int) -> None:
         with self._lock:
             if self._is_late("lists", user_id, revision):

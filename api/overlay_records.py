@@ -74,9 +74,10 @@ class RecordFile:
     def __len__(self) -> int:
         return len(self._state.spans)
 
-    def of_user(self, user_id: int) -> bytes | None:
+    def data(self, key: int) -> bytes | None:
+        """The record of a key as `Record.key` has it."""
         state = self._state
-        span = state.spans.get(user_id)
+        span = state.spans.get(key)
         return None if span is None else state.read(span)
 
     def span(self, user_id: int) -> int | None:

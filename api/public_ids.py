@@ -16,7 +16,7 @@ def public_ids(
     """`name` says which list it is within the snapshot; with the version it makes the ETag."""
     etag = b'"%b.%b"' % (name, snapshot.version_text)
     fields = [
-        *snapshot.public_fields,
+        *snapshot.shown.public_fields,
         (b"etag", etag),
         snapshot.age_field(time.time()),
     ]

@@ -14,9 +14,9 @@ from api.answers import Answer, Headers, Scope, as_response, header_map
 from api.caching import is_match
 from api.deps import Resources
 from api.documented import METADATA, UNCHANGED, problems
-from api.local_snapshot import LocalSnapshot
 from api.metadata_forms import Representation
 from api.parameters import IdsParameter, TextParameter, openapi_parameters, read_query
+from api.shown import Shown
 from shared.errors import FieldError, InvalidInput
 from shared.metrics import metadata_served
 
@@ -45,8 +45,8 @@ def metadata(resources: Resources, scope: Scope, headers: Headers) -> Answer:
         if since is not None and ids:
             field = FieldError("query", "ids", "is not to be combined with since")
             raise InvalidInput("query parameter ids: is not to be combined with since", (field,))
-    snapshot = resources.snapshots.require_active()
-    kind, chosen = _chosen(snapshot, since, ids, headers.get(b"accept-encoding"))
+    shown = resources.snapshots.require_active().shown
+    kind, chosen = _chosen(shown, since, ids, headers.get(b"accept-encoding"))
     encoding = chosen.coding.decode()
     if is_match(headers.get(b"if-none-match"), chosen.etag):
         metadata_served("not_modified", encoding=encoding, size_bytes=0)
@@ -56,16 +56,16 @@ def metadata(resources: Resources, scope: Scope, headers: Headers) -> Answer:
 
 
 def _chosen(
-    snapshot: LocalSnapshot,
+    shown: Shown,
     since: str | None,
     ids: tuple[int, ...],
     accept_encoding: bytes | None,
 ) -> tuple[Literal["full", "delta", "subset"], Representation]:
     if ids:
-        return "subset", snapshot.metadata_forms.subset(ids, accept_encoding)
-    full = snapshot.metadata[snapshot.negotiator.choose(accept_encoding)]
+        return "subset", shown.forms.subset(ids, accept_encoding)
+    full = shown.metadata[shown.negotiator.choose(accept_encoding)]
     if since is not None:
-        delta = snapshot.metadata_forms.delta(since, accept_encoding, full_bytes=len(full.body))
+        delta = shown.forms.delta(since, accept_encoding, full_bytes=len(full.body))
         if delta is not None:
             return "delta", delta
     return "full", full

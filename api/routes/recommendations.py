@@ -20,6 +20,7 @@ from api.documented import DETAILED_LIST, ID_LIST, SECURED, UNCHANGED, problems
 from api.list_queries import PARAMETERS, open_page, read_list_query, seal_page
 from api.parameters import openapi_parameters, read_path_id
 from api.serving import START, serve
+from api.shown import Shown
 from shared.metrics import recommendations_not_modified, recommendations_served
 
 MY_PATH = "/api/recommendations"
@@ -143,6 +144,7 @@ def _answer(
         start=start,
         changes=changes,
     )
+    shown = snapshot.shown
     # Names everything the answer depends on, and nothing that tells who may ask for it.
     etag = b'"%d.%b.%b.%b%b%b%b"' % (
         user_id,
@@ -151,10 +153,10 @@ def _answer(
         changes.mark,
         query.filter_tag,
         b"" if cursor is None else b".p%d-%d" % start,
-        b".detailed" if is_detailed else b"",
+        _form(shown) if is_detailed else b"",
     )
     fields = [
-        *snapshot.personal_fields[served.source],
+        *shown.personal_fields[served.source],
         (b"etag", etag),
         snapshot.age_field(time.time()),
     ]
@@ -175,12 +177,23 @@ def _answer(
         link = b'<%b?%b&limit=%d&cursor=%b>; rel="next"'
         fields.append((b"link", link % (path, query.text, query.limit, next_cursor)))
     if is_detailed:
-        body = detailed_body(snapshot, served, list_name=query.list_name, next_cursor=next_cursor)
+        body = detailed_body(
+            snapshot,
+            served,
+            list_name=query.list_name,
+            next_cursor=next_cursor,
+            metadata_version=shown.metadata_version_text,
+        )
     else:
         body = b"[%b]" % b",".join(map(snapshot.id_texts.__getitem__, served.ordinals))
     recommendations_served(query.list_name, served.source)
     fields.append(length_of(body))
     return Answer(200, fields, body)
+
+
+def _form(shown: Shown) -> bytes:
+    """The detailed form names the version of the metadata."""
+    return b".detailed" if shown.is_whole else b".detailed-" + shown.metadata_version_text
 
 
 def _user_in_path(resources: Resources, scope: Scope, headers: Headers) -> int:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from api import follower
+from api import follower, overlay_follower
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotStore
@@ -27,8 +27,9 @@ def quiet_logs() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def quick_follower(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Looks at the store's pointer more often than each second, so that tests need not wait."""
+    """Looks at the store more often than each second, so that tests need not wait."""
     monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
+    monkeypatch.setattr(overlay_follower, "POLL_SECONDS", 0.05)
 
 
 @pytest.fixture

@@ -13,7 +13,12 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.deps import Resources
+from api.follower import SnapshotFollower
+from api.overlay import Overlay
+from api.overlay_follower import OverlayFollower
 from shared.settings import Settings
+from shared.snapshot.opening import open_overlay
+from shared.snapshot.store import SnapshotReader
 from shared.tokens import issue_user_token
 from tests.services.snapshots import SnapshotSpec, UserSpec
 
@@ -100,6 +105,15 @@ class Api:
                 f"{version} was not taken up: {self.resources.snapshots.status()}"
             )
             await asyncio.sleep(0.01)
+
+
+def follower_of(settings: Settings, store: SnapshotReader) -> SnapshotFollower:
+    """One that no API runs: its steps are the test's."""
+    overlay = Overlay(settings)
+    overlay.open()
+    return SnapshotFollower(
+        settings, store, OverlayFollower(settings, overlay, open_overlay(settings))
+    )
 
 
 @asynccontextmanager

@@ -14,7 +14,6 @@ import pytest
 
 from api import follower as follower_module
 from api import local_copies
-from api.follower import SnapshotFollower
 from shared.errors import SnapshotDamaged, SnapshotUnsupported, StoreUnavailable
 from shared.settings import Settings
 from shared.snapshot.layout import Keys, encode_pointer
@@ -22,7 +21,7 @@ from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
 from shared.snapshot.store import Pointer, SnapshotStore
-from tests.api.running import PERSONAL, SPEC, Api, running
+from tests.api.running import PERSONAL, SPEC, Api, follower_of, running
 from tests.conformance.snapshot_engines import DiskEngine
 from tests.services.snapshots import (
     SnapshotSpec,
@@ -299,7 +298,7 @@ async def test_the_version_served_last_is_opened_first(
         store.activate(first.version, pin=True)
         await api.serves(first.version)
         await until(lambda: local_copies.current_version(settings.snapshots_dir) == first.version)
-    follower = SnapshotFollower(settings, store)
+    follower = follower_of(settings, store)
     follower.open_local()
     assert follower.require_active().version == first.version
 
@@ -369,7 +368,7 @@ def test_a_store_that_fails_is_asked_again_ever_more_slowly(
         def pointer(self) -> object:
             raise StoreUnavailable("down")
 
-    follower = SnapshotFollower(settings, Down())  # type: ignore[arg-type]
+    follower = follower_of(settings, Down())  # type: ignore[arg-type]
     delays = [follower._step() for _ in range(40)]
     assert follower.status().store == "down"
     assert all(0.5 <= delay <= 3.0 for delay in delays)

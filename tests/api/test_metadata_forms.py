@@ -182,7 +182,7 @@ async def test_what_is_remembered_is_bounded(
     versions = [
         await published(api, store, replace(SPEC, names={OSAKA[0]: name})) for name in "ABCDEF"
     ]
-    forms = api.resources.snapshots.require_active().metadata_forms
+    forms = api.resources.snapshots.require_active().shown.forms
     for _ in range(2):
         for version in versions[:-1]:
             changed = (await document(api, f"since={version}"))["changed"]

@@ -13,7 +13,7 @@ from tests.deployment import dockerfile
 
 ROOT = dockerfile.PATH.parent
 PROCESSES = ("api", "worker")
-WORKER_ONLY = {"numpy", "scipy", "brotli", "zstandard"}
+WORKER_ONLY = {"numpy", "scipy", "threadpoolctl"}
 
 
 def test_linter_finds_nothing() -> None:

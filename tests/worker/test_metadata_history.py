@@ -82,7 +82,7 @@ class Shop:
     def serve(self, manifest: Manifest) -> LocalSnapshot:
         """The API's view of the active version, noted as seen by clients."""
         snapshot = self.open(manifest)
-        full = snapshot.metadata[b"identity"]
+        full = snapshot.shown.metadata[b"identity"]
         self.served[manifest.metadata_version] = bytes(full.body)
         return snapshot
 
@@ -95,7 +95,7 @@ def shop(tmp_path: Path) -> Iterator[Shop]:
 
 
 def delta_of(snapshot: LocalSnapshot, since: str) -> bytes | None:
-    found = snapshot.metadata_forms.delta(since, None, full_bytes=0)
+    found = snapshot.shown.forms.delta(since, None, full_bytes=0)
     return None if found is None else bytes(found.body)
 
 

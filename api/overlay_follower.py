@@ -1,0 +1,286 @@
+"""Follows the overlay's logs in a thread of its own: exclusions, and lists of the active version.
+
+A snapshot is shown only after its log was read to the end, and the metadata without the restaurants
+that closed. Whatever the store does, what was taken before still holds.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Collection, Iterator
+from weakref import WeakValueDictionary
+
+from api.local_copies import local_versions
+from api.local_snapshot import LocalSnapshot
+from api.metadata_versions import MetadataVersions
+from api.overlay import Overlay
+from api.overlay_files import remove_abandoned
+from api.overlay_logs import RefreshedLists, Taken
+from api.overlay_records import RecordsFull
+from shared import overlay_metrics
+from shared.errors import DependencyError, SnapshotDamaged
+from shared.logs import get_logger
+from shared.settings import Settings
+from shared.snapshot.overlay import EXCLUSIONS, Entry, OverlayReader
+
+POLL_SECONDS = 0.4
+READ_AT_ONCE = 200
+PAUSE_SECONDS = 0.001  # between two answers of the store, for requests
+OVERLAP_MICROSECONDS = 600 * 10**6
+"""Looked back after an outage: the store may have another clock, or be another one."""
+MAX_ATTEMPTS = 3  # to read the log of a version before it is shown without
+MAX_REST_SECONDS = 3.0  # between two cuts of the metadata
+LOG_SECONDS = 60.0
+STOP_SECONDS = 3.0
+
+_LAST_PLACE = 2**62
+
+
+class OverlayFollower:
+    """`prepare` is called by the thread that is about to show a snapshot, all else by its own."""
+
+    def __init__(self, settings: Settings, overlay: Overlay, reader: OverlayReader) -> None:
+        self._overlay = overlay
+        self._reader = reader
+        self._snapshots_dir = settings.snapshots_dir
+        self._versions = MetadataVersions(overlay.folder)
+        self._lists: WeakValueDictionary[str, RefreshedLists] = WeakValueDictionary()
+        self._active: LocalSnapshot | None = None
+        self.copies: Callable[[], Collection[LocalSnapshot]] = tuple
+        """Other versions that are open."""
+        self._copies_seen: frozenset[str] = frozenset()
+        self._after: dict[str, int] = {}
+        self._full: set[str] = set()
+        self._attempts: dict[str, int] = {}
+        self._was_down = True
+        self._rested_at = 0.0
+        self._logged: dict[str, float] = {}
+        self._lock = threading.RLock()
+        self._stop = threading.Event()
+        self._woken = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="overlay-follower", daemon=True)
+        self._log = get_logger(__name__)
+        overlay.on_inactive = self._woken.set
+
+    def attach(self, snapshot: LocalSnapshot) -> None:
+        """Gives a snapshot the lists that are on the disk, and cuts its metadata."""
+        with self._lock:
+            lists = self._lists.get(snapshot.version)
+            if lists is None:
+                lists = RefreshedLists(
+                    self._overlay.folder,
+                    snapshot.version,
+                    restaurants=snapshot.restaurants.count,
+                    cities=len(snapshot.cities),
+                )
+                self._lists[snapshot.version] = lists
+            snapshot.refreshed = lists
+
+    def prepare(self, snapshot: LocalSnapshot) -> None:
+        """Called before a snapshot is shown. Raises StoreUnavailable where it is to be tried
+        again."""
+        with self._lock:
+            self.attach(snapshot)
+            try:
+                self._read_exclusions()
+                self._read_lists(snapshot)
+            except SnapshotDamaged as error:
+                self._report("overlay.damaged", snapshot.version, reason=error.message)
+            except DependencyError as error:
+                self._was_down = True
+                tried = self._attempts.get(snapshot.version, 0) + 1
+                self._attempts = {snapshot.version: tried}
+                if tried < MAX_ATTEMPTS:
+                    raise
+                self._report("overlay.not_read", snapshot.version, reason=error.message)
+            self._show(snapshot)
+
+    def now_shown(self, snapshot: LocalSnapshot) -> None:
+        """Called after the snapshot became the active one."""
+        with self._lock:
+            self._active = snapshot
+            self._show(snapshot)
+            self._tell_of_versions(snapshot)
+            notes = self._overlay.notes
+            notes.snapshot_came(snapshot.manifest.changes_since)
+            assert snapshot.refreshed is not None
+            for user_id, noted in list(notes.users.items()):
+                found = snapshot.refreshed.find(user_id) if noted.orders else None
+                if found is not None:
+                    notes.lists_came(user_id, found.user.revision)
+            kept = {*local_versions(self._snapshots_dir), snapshot.version}
+            remove_abandoned(self._overlay.folder, kept)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ends the thread; a store call that hangs is left to its own time-out."""
+        self._stop.set()
+        self._woken.set()
+        if self._thread.is_alive():
+            self._thread.join(STOP_SECONDS)
+        if not self._thread.is_alive():
+            self._reader.close()
+
+    def _run(self) -> None:
+        due = 0.0
+        while not self._stop.is_set():
+            try:
+                with self._lock:
+                    if time.monotonic() >= due:
+                        due = time.monotonic() + self._poll()
+                    self._follow_changes()
+            except Exception:
+                self._report("overlay.failed", "unexpected", exc_info=True)
+                due = time.monotonic() + MAX_REST_SECONDS
+            self._woken.wait(max(0.0, due - time.monotonic()))
+            self._woken.clear()
+
+    def _poll(self) -> float:
+        """One look at both logs; returns the seconds until the next."""
+        delay = POLL_SECONDS
+        try:
+            self._read_exclusions()
+            if (active := self._active) is not None:
+                for user_id, revision in self._read_lists(active):
+                    self._overlay.notes.lists_came(user_id, revision)
+            self._was_down = False
+            overlay_metrics.read_at(time.time())
+        except DependencyError as error:
+            self._was_down = True
+            self._report("overlay.down", "store", reason=error.message)
+        except SnapshotDamaged as error:
+            self._report("overlay.damaged", "store", reason=error.message)
+            delay = MAX_REST_SECONDS
+        if self._overlay.notes.expire():
+            self._overlay.combine()
+        overlay_metrics.noted(self._overlay.notes.count)
+        return delay
+
+    def _follow_changes(self) -> None:
+        """Brings what is shown of the metadata up to date, with a rest after each time."""
+        active = self._active
+        if active is None or time.monotonic() < self._rested_at:
+            return
+        self._show(active)
+        if self._copies_seen != {copy.version for copy in self.copies()}:
+            self._tell_of_versions(active)
+
+    def _show(self, snapshot: LocalSnapshot) -> None:
+        gone = self._overlay.gone_in(snapshot)
+        overlay_metrics.inactive(len(gone.ordinals))
+        if snapshot.shown.gone == gone.ordinals:
+            return
+        began = time.monotonic()
+        shown = snapshot.whole
+        if gone.ordinals:
+            shown = snapshot.without(gone.ordinals, self._overlay.folder)
+        shown.forms.others = self._versions.others(snapshot, self.copies())
+        snapshot.shown = shown
+        self._versions.showing(snapshot)
+        now = time.monotonic()
+        self._rested_at = now + min(4 * (now - began), MAX_REST_SECONDS)
+        self._log.info(
+            "metadata.cut",
+            version=shown.metadata_version,
+            inactive=len(gone.ordinals),
+            seconds=round(now - began, 3),
+        )
+
+    def _tell_of_versions(self, snapshot: LocalSnapshot) -> None:
+        copies = self.copies()
+        self._copies_seen = frozenset(copy.version for copy in copies)
+        snapshot.shown.forms.others = self._versions.others(snapshot, copies)
+
+    # --- logs ---
+
+    def _read_exclusions(self) -> None:
+        exclusions = self._overlay.exclusions
+        assert exclusions is not None, "it is opened before anything is followed"
+        for entries in self._new_entries(EXCLUSIONS, exclusions.last_place):
+            if (taken := self._taken(EXCLUSIONS, exclusions.take, entries)) is None:
+                return
+            self._overlay.obeyed(taken.told)
+        overlay_metrics.known("exclusions", len(exclusions))
+
+    def _read_lists(self, snapshot: LocalSnapshot) -> list[tuple[int, int]]:
+        """Users whose lists came, with their revisions."""
+        lists = snapshot.refreshed
+        assert lists is not None
+        came: list[tuple[int, int]] = []
+        for entries in self._new_entries(snapshot.version, lists.last_place):
+            if (taken := self._taken(snapshot.version, lists.take, entries)) is None:
+                break
+            came += [(each.subject_id, each.revision or 0) for each in taken.told]
+        overlay_metrics.known("lists", len(lists))
+        return came
+
+    def _taken(
+        self, log: str, take: Callable[[list[Entry]], Taken], entries: list[Entry]
+    ) -> Taken | None:
+        """None where the log holds more than is taken."""
+        try:
+            taken = take(entries)
+        except RecordsFull:
+            self._full.add(log)
+            self._log.error("overlay.full", log=log)
+            return None
+        if taken.refused:
+            overlay_metrics.refused(taken.refused)
+            self._report("overlay.refused", log, log=log, records=taken.refused)
+        return taken
+
+    def _new_entries(self, log: str, last_place: int) -> Iterator[list[Entry]]:
+        """Raises StoreUnavailable, SnapshotDamaged."""
+        if log in self._full:
+            return
+        after = self._after.get(log, last_place)
+        if self._was_down:
+            after = max(0, after - OVERLAP_MICROSECONDS)
+        while entries := self._read(log, after):
+            yield entries
+            after = self._after[log] = max(entry.place for entry in entries)
+            if self._stop.wait(PAUSE_SECONDS):
+                return
+
+    def _read(self, log: str, after: int) -> list[Entry]:
+        """What comes next, beyond records that cannot be read."""
+        try:
+            return self._reader.read(log, after=after, limit=READ_AT_ONCE)
+        except SnapshotDamaged:
+            overlay_metrics.refused(1)
+            return self._reader.read(log, after=self._beyond(log, after), limit=1)
+
+    def _beyond(self, log: str, after: int) -> int:
+        """The least place that nothing damaged comes right after.
+
+        Raises SnapshotDamaged where there is none: not a record is damaged, but the store.
+        """
+        step = 1
+        while not self._is_readable(log, after + step - 1):
+            if after + step > _LAST_PLACE:
+                raise SnapshotDamaged("the overlay cannot be read")
+            step *= 2
+        low, high = after + step // 2 - 1, after + step - 1
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (low, middle) if self._is_readable(log, middle) else (middle, high)
+        return high
+
+    def _is_readable(self, log: str, after: int) -> bool:
+        try:
+            self._reader.read(log, after=after, limit=1)
+        except SnapshotDamaged:
+            return False
+        return True
+
+    def _report(self, event: str, subject: str, **fields: object) -> None:
+        """Logs the same trouble at most once a minute."""
+        now = time.monotonic()
+        if now - self._logged.get(f"{event} {subject}", -LOG_SECONDS) >= LOG_SECONDS:
+            if len(self._logged) > 100:
+                self._logged.clear()
+            self._logged[f"{event} {subject}"] = now
+            self._log.warning(event, **fields)
