@@ -1,0 +1,77 @@
+"""Where each user's record stands, most of it read from the file by `pread`.
+
+Users that are asked for lie all over the index. Mapped, its pages would soon all count as this
+process's memory, 15 MB with a million users; read, they stay in the kernel's cache alone. The ids
+at the beginning of each block are kept, so that a search reads one block. City and source are
+mapped, as they take a fifth of the index and each reading would cost as much as the search.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from array import array
+from bisect import bisect_left, bisect_right
+from pathlib import Path
+
+from shared.errors import SnapshotDamaged
+from shared.snapshot.format import KIND_USERS, UserEntry
+from shared.snapshot.sections import HEADER, read_header
+
+BLOCK = 128  # ids
+ID_BYTES, OFFSET_BYTES, CITY_BYTES, SOURCE_BYTES = 8, 4, 2, 1
+
+_OFFSETS = struct.Struct("<II")
+_FIRST = struct.Struct("<q")
+
+
+class UserIndex:
+    """The `users` part of a snapshot. Raises SnapshotDamaged where it is not as it states.
+
+    The descriptor is closed with the object; the file may be unlinked before.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self.count = read_header(os.pread(self._file, HEADER.size, 0), KIND_USERS).count
+        count = self.count
+        self._offsets_at = HEADER.size + ID_BYTES * count
+        cities_at = self._offsets_at + _padded(OFFSET_BYTES * (count + 1))
+        sources_at = cities_at + _padded(CITY_BYTES * count)
+        size = sources_at + _padded(SOURCE_BYTES * count)
+        if os.fstat(self._file).st_size != size:
+            raise SnapshotDamaged("a part is not as long as its header states")
+        whole = memoryview(mmap.mmap(self._file, size, prot=mmap.PROT_READ))
+        self._cities = whole[cities_at : cities_at + CITY_BYTES * count].cast("H")
+        self._sources = whole[sources_at : sources_at + SOURCE_BYTES * count]
+        os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
+        self._firsts = array("q", map(self._id_at, range(0, count, BLOCK)))
+
+    def find(self, user_id: int) -> UserEntry | None:
+        block = bisect_right(self._firsts, user_id) - 1
+        if block < 0:
+            return None
+        file, first = self._file, block * BLOCK
+        length = min(BLOCK, self.count - first)
+        read = os.pread(file, ID_BYTES * length, HEADER.size + ID_BYTES * first)
+        ids = memoryview(read).cast("q")
+        place = bisect_left(ids, user_id)
+        if place == length or ids[place] != user_id:
+            return None
+        at = first + place
+        start, stop = _OFFSETS.unpack(os.pread(file, 8, self._offsets_at + OFFSET_BYTES * at))
+        return UserEntry(start, stop, self._cities[at], self._sources[at])
+
+    def _id_at(self, place: int) -> int:
+        read = os.pread(self._file, ID_BYTES, HEADER.size + ID_BYTES * place)
+        user_id: int = _FIRST.unpack(read)[0]
+        return user_id
+
+    def __del__(self) -> None:
+        if (descriptor := getattr(self, "_file", None)) is not None:
+            os.close(descriptor)
+
+
+def _padded(size: int) -> int:
+    return size + -size % 8
