@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from sqlalchemy import Connection, Engine
 
 from shared.db.engine import sync_engine
@@ -23,7 +24,12 @@ from shared.jobs.job import Job
 from shared.jobs.opening import open_queue
 from shared.jobs.records import Triggered
 from shared.settings import Settings, load_settings
+from shared.snapshot.opening import open_store
+from shared.snapshot.store import State
+from tastematch.dataset import open_dataset
+from tastematch.importer import import_dataset
 from tests.services.children import Child, wait_until
+from tests.services.datasets import two_tastes_dataset
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 PROGRAM = Path(__file__).with_name("pretend_precompute.py")
@@ -71,14 +77,19 @@ class Shop:
     # --- workers ------------------------------------------------------------------------------
 
     def start_worker(
-        self, *words: str | Path, name: str = "worker", look: float = 0.5, start: float = 60
+        self,
+        *words: str | Path,
+        name: str = "worker",
+        look: float = 0.5,
+        start: float = 60,
+        program: Path = PROGRAM,
     ) -> Child:
-        """Starts a worker whose runs go as `words` say (`pretend_precompute.py`)."""
+        """Starts a worker whose runs go as `words` say to the program."""
         child = Child(
             [
                 *(sys.executable, "-m", "tests.worker.worker_process"),
                 *("--look", str(look), "--start", str(start)),
-                *(sys.executable, PROGRAM, "--journal", self.journal_path, *words),
+                *(sys.executable, program, "--journal", self.journal_path, *words),
             ],
             name=name,
             folder=self.folder,
@@ -93,8 +104,14 @@ class Shop:
         self.stack.callback(child.stop)
         return child
 
-    def started_worker(self, *words: str | Path, name: str = "worker", look: float = 0.5) -> Child:
-        child = self.start_worker(*words, name=name, look=look)
+    def started_worker(
+        self,
+        *words: str | Path,
+        name: str = "worker",
+        look: float = 0.5,
+        program: Path = PROGRAM,
+    ) -> Child:
+        child = self.start_worker(*words, name=name, look=look, program=program)
         awaited = "queue.connected" if self.redis_url else "worker.started"
         wait_until(
             lambda: awaited in child.stderr() or not child.is_running,
@@ -153,6 +170,37 @@ class Shop:
             timeout_seconds=seconds,
             describe=lambda: f"{number} runs\n{self.logs()}",
         )
+
+    # --- real runs ----------------------------------------------------------------------------
+
+    def fill(self) -> None:
+        """Some users and orders, so that there is something to compute."""
+        data = two_tastes_dataset(self.folder / "dataset", users_per_group=10)
+        with self.engine() as engine:
+            import_dataset(
+                engine,
+                open_dataset(data.folder, now=datetime(2027, 1, 1, tzinfo=UTC)),
+                on_bad_row=lambda row: pytest.fail(str(row)),
+                on_progress=lambda table: None,
+            )
+
+    def active_version(self) -> str | None:
+        store = open_store(self.settings)
+        try:
+            return store.pointer().version
+        finally:
+            store.close()
+
+    def versions(self) -> dict[str, tuple[State, str | None]]:
+        """The state of each complete version, and the job that published it."""
+        store = open_store(self.settings)
+        try:
+            return {
+                entry.manifest.version: (entry.state, entry.manifest.job_id)
+                for entry in store.versions()
+            }
+        finally:
+            store.close()
 
     # --- what was run -------------------------------------------------------------------------
 

@@ -12,13 +12,8 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
-from shared.db.engine import sync_engine
 from shared.jobs.job import Job, State
-from shared.snapshot.opening import open_store
-from tastematch.dataset import open_dataset
-from tastematch.importer import import_dataset
 from tests.services.children import wait_until
-from tests.services.datasets import two_tastes_dataset
 from tests.services.processes import start_worker
 from tests.worker.shop import Shop
 from worker.schedule import Schedule, is_repair_due
@@ -171,30 +166,9 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
         yield Shop(tmp_path, *urls, stack=stack)
 
 
-def published(shop: Shop) -> str | None:
-    store = open_store(shop.settings)
-    try:
-        return store.pointer().version
-    finally:
-        store.close()
-
-
-def fill(shop: Shop) -> None:
-    """Some users and orders, so that there is something to compute."""
-    data = two_tastes_dataset(shop.folder / "dataset", users_per_group=10)
-    engine = sync_engine(shop.settings)
-    import_dataset(
-        engine,
-        open_dataset(data.folder, now=datetime(2027, 1, 1, tzinfo=UTC)),
-        on_bad_row=lambda row: pytest.fail(str(row)),
-        on_progress=lambda table: None,
-    )
-    engine.dispose()
-
-
 def test_three_workers_run_each_tick_once(shop: Shop) -> None:
     """With a snapshot there, so that ticks alone queue jobs."""
-    fill(shop)
+    shop.fill()
     with start_worker(env=shop.env):
         shop.until_state(shop.trigger().job, "succeeded", seconds=60)
     before = len(shop.jobs())
@@ -216,7 +190,7 @@ def test_three_workers_run_each_tick_once(shop: Shop) -> None:
 
 @pytest.mark.parametrize("shop", ["embedded"], indirect=True)
 def test_a_tick_during_a_run_is_neither_queued_nor_run_after_it(shop: Shop) -> None:
-    fill(shop)
+    shop.fill()
     with start_worker(env=shop.env):
         shop.until_state(shop.trigger().job, "succeeded", seconds=60)
     shop.cron = "*/2 * * * * *"
@@ -241,7 +215,7 @@ def test_a_tick_during_a_run_is_neither_queued_nor_run_after_it(shop: Shop) -> N
 
 
 def test_without_a_schedule_nothing_runs_untriggered(shop: Shop) -> None:
-    fill(shop)
+    shop.fill()
     worker = shop.started_worker()
     job = shop.trigger().job
     shop.until_state(job, "succeeded")  # it has looked, and run what was asked
@@ -251,14 +225,14 @@ def test_without_a_schedule_nothing_runs_untriggered(shop: Shop) -> None:
 
 def test_a_store_without_a_snapshot_is_repaired(shop: Shop) -> None:
     """At the first start, and after a Redis that came back empty. The real precompute runs."""
-    fill(shop)
+    shop.fill()
     shop.cron = YEARLY
     with start_worker(env=shop.env) as worker:
-        wait_until(lambda: published(shop), timeout_seconds=60, describe=worker.log_tail)
+        wait_until(shop.active_version, timeout_seconds=60, describe=worker.log_tail)
         (job,) = shop.jobs()
         shop.until_state(job, "succeeded")
         job = shop.read(job)
-        assert (job.origin, job.snapshot_version) == ("repair", published(shop))
+        assert (job.origin, job.snapshot_version) == ("repair", shop.active_version())
         assert [stage["name"] for stage in job.stages][:1] == ["extract"]
         assert [stage["name"] for stage in job.stages][-1:] == ["publish"]
         assert job.peak_rss_mb is not None
@@ -270,7 +244,7 @@ def test_a_store_without_a_snapshot_is_repaired(shop: Shop) -> None:
         with Redis.from_url(shop.redis_url) as client:
             client.flushdb()
         started = time.monotonic()
-        wait_until(lambda: published(shop), timeout_seconds=60, describe=worker.log_tail)
+        wait_until(shop.active_version, timeout_seconds=60, describe=worker.log_tail)
         print(f"whole again {time.monotonic() - started:.1f} s after FLUSHDB")
         assert [each.origin for each in shop.jobs()] == ["repair", "repair"]
 
