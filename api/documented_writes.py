@@ -8,17 +8,22 @@ from api.documented import json_response
 
 _ID: dict[str, Any] = {"type": "integer", "format": "int64", "minimum": 0}
 _LINES = "application/x-ndjson"
+# What no text holds; a name holds something besides blanks.
+_CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f"
+_NOT_BLANK = rf"^[^{_CONTROLS}]*[^\s\x85{_CONTROLS}][^{_CONTROLS}]*$"
+_ONE_CUISINE = _NOT_BLANK.replace("[^", "[^|")
+_ADDRESS = rf"[hH][tT]{{2}}[pP][sS]?://[^\s/?#\\@{_CONTROLS}]+([/?#][^\s{_CONTROLS}]*)?"
 
 
 def _text(max_chars: int) -> dict[str, Any]:
-    return {"type": ["string", "null"], "maxLength": max_chars}
+    return {"type": ["string", "null"], "maxLength": max_chars, "pattern": f"^[^{_CONTROLS}]*$"}
 
 
 def _number(low: float, high: float) -> dict[str, Any]:
     return {"type": ["number", "null"], "minimum": low, "maximum": high}
 
 
-_NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"\S"}
+_NAME: dict[str, Any] = {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _NOT_BLANK}
 _RESTAURANT: dict[str, Any] = {
     "name": _NAME,
     "cuisine_type": _text(200)
@@ -29,15 +34,14 @@ _RESTAURANT: dict[str, Any] = {
     "city": _text(100),
     "latitude": _number(-90, 90),
     "longitude": _number(-180, 180),
-    "image_url": _text(2_048)
-    | {"pattern": r"^\s*([hH][tT]{2}[pP][sS]?://[^\s/?#\\@]+([/?#]\S*)?\s*)?$"},
+    "image_url": _text(2_048) | {"pattern": f"^ *({_ADDRESS})? *$"},
     "is_active": {"type": "boolean"},
 }
 _TASTE: dict[str, Any] = {
     "cuisines": {
         "type": ["array", "null"],
         "maxItems": 20,
-        "items": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": r"^[^|]*\S[^|]*$"},
+        "items": {"type": "string", "minLength": 1, "maxLength": 200, "pattern": _ONE_CUISINE},
     },
     "price_ranges": {
         "type": ["array", "null"],

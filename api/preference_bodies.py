@@ -17,8 +17,6 @@ from shared.parsing import ParseError, parse_text
 MAX_CUISINES: Final = 20
 LOWEST_PRICE: Final = 1
 HIGHEST_PRICE: Final = 4
-MAX_ITEMS: Final = 100
-"""Of a list, before equal ones are counted once."""
 
 
 def read_preferences(members: Mapping[str, Any]) -> dict[str, Any]:
@@ -43,18 +41,16 @@ def read_preferences(members: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_cuisines(value: Any) -> tuple[str, ...]:
     found: dict[str, str] = {}
-    for item in _items(value):
+    for item in _items(value, most=MAX_CUISINES):
         name = _name(item, max_chars=MAX_CUISINES_CHARS)
         if not name or "|" in name:
             raise ParseError("holds something that is not the name of one cuisine")
         found.setdefault(name.casefold(), name)
-    if len(found) > MAX_CUISINES:
-        raise ParseError(f"holds more than {MAX_CUISINES} cuisines")
     return tuple(found.values())
 
 
 def _read_prices(value: Any) -> tuple[int, ...]:
-    items = _items(value)
+    items = _items(value, most=HIGHEST_PRICE)
     if not all(type(item) is int and LOWEST_PRICE <= item <= HIGHEST_PRICE for item in items):
         raise ParseError(f"holds something other than {LOWEST_PRICE} to {HIGHEST_PRICE}")
     return tuple(sorted(set(items)))
@@ -64,13 +60,13 @@ def _read_city(value: Any) -> str | None:
     return None if value is None else _name(value, max_chars=MAX_CITY_CHARS) or None
 
 
-def _items(value: Any) -> list[Any]:
+def _items(value: Any, *, most: int) -> list[Any]:
     if value is None:
         return []
     if type(value) is not list:
         raise ParseError("is not a list")
-    if len(value) > MAX_ITEMS:
-        raise ParseError(f"holds more than {MAX_ITEMS} entries")
+    if len(value) > most:
+        raise ParseError(f"holds more than {most} entries")
     return value
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, Request, Response
+from fastapi import APIRouter, HTTPException, Request, Response
 
 from api.answers import as_response, header_map, json_answer
 from api.database import in_transaction
@@ -19,7 +19,7 @@ from api.parameters import openapi_parameters, read_path_id, read_query
 from api.row_bodies import read_row
 from api.row_writes import DEADLINE_SECONDS, write_rows
 from shared.columns import RESTAURANT_COLUMNS
-from shared.errors import NotFound
+from shared.errors import MalformedInput, NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -75,9 +75,14 @@ async def put_restaurants(
 async def change_restaurant(
     request: Request, restaurant_id: str, resources: AppResources, principal: Service
 ) -> Response:
+    if restaurant_id == "metadata":
+        raise HTTPException(405)  # a resource of its own, which has no such method
     read_query(request.scope["query_string"], ())
     changed = read_path_id(restaurant_id, name="restaurant_id")
-    members = read_members(await request.body(), header_map(request.scope["headers"]))
+    body = await request.body()
+    if not body:
+        raise MalformedInput("the body is missing")
+    members = read_members(body, header_map(request.scope["headers"]))
     values = read_row(members, _CHANGEABLE, is_part=True)
     engine = await resources.open_engine()
     from shared.db import operator_writes

@@ -87,7 +87,7 @@ async def test_what_was_said_is_what_the_worker_reads(shop: Writing) -> None:
         ('{"cuisines":["\\u0000"]}', ["cuisines"]),
         (json.dumps({"cuisines": ["x" * 201]}), ["cuisines"]),
         (json.dumps({"cuisines": [str(n) for n in range(21)]}), ["cuisines"]),
-        (json.dumps({"cuisines": ["x"] * 101}), ["cuisines"]),
+        (json.dumps({"price_ranges": [1] * 5}), ["price_ranges"]),
         ('{"price_ranges":[0]}', ["price_ranges"]),
         ('{"price_ranges":[5]}', ["price_ranges"]),
         ('{"price_ranges":[true]}', ["price_ranges"]),
