@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 
+import httpx
 import pytest
 from sqlalchemy import text
 
@@ -137,6 +138,29 @@ def test_waiting_ends_with_the_failure_of_the_job(trigger: Trigger, new_shop: Sh
     assert output.returncode == 1
     assert output.stdout == f"job {job.id} failed\n"
     assert output.stderr == f"tastematch: job {job.id} failed: the store is full\n"
+
+
+def test_waiting_ends_with_the_cancelling_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
+    statuses: list[int] = []
+
+    def cancel(url: str) -> None:
+        new_shop.until_started()
+        headers = {"Authorization": f"Bearer {token_of(new_shop, 'service')}"}
+        with httpx.Client(base_url=url, headers=headers) as client:
+            (job,) = client.get("/api/jobs").json()["items"]
+            statuses.append(client.post(f"/api/jobs/{job['id']}/cancel").status_code)
+
+    with start_serve(env=new_shop.env) as api:
+        new_shop.started_worker("--until", new_shop.folder / "never")
+        operator = threading.Thread(target=cancel, args=(api.url,))
+        operator.start()
+        output = trigger(new_shop, api.url, "--wait")
+        operator.join()
+    (job,) = new_shop.jobs()
+    assert statuses == [202]
+    assert output.returncode == 1
+    assert output.stdout == f"job {job.id} cancelled\n"
+    assert output.stderr == f"tastematch: job {job.id} cancelled\n"
 
 
 def test_waiting_has_an_end(trigger: Trigger, shop: Shop, api: Serving) -> None:

@@ -23,6 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--journal", type=Path, required=True)
     parser.add_argument("--until", type=Path, help="goes on until this file exists")
+    parser.add_argument("--published", action="store_true", help="says so before it goes on")
     parser.add_argument("--error", help="ends with this error")
     parser.add_argument("--kind", default="JobFailed")
     parser.add_argument("--status", type=int, help="breaks off with this status, saying nothing")
@@ -48,6 +49,8 @@ def main() -> None:
         print(options.say, flush=True)
     print("the pretended log", file=sys.stderr, flush=True)
     tell_progress(0)
+    if options.published:
+        tell({"event": "published", "version": VERSION})
     if options.signal and options.journal.read_text().count('"start"') <= options.kills:
         os.kill(os.getpid(), options.signal)
     while options.until and not options.until.exists():

@@ -18,7 +18,8 @@ from sqlalchemy import Engine
 
 from shared.db.engine import sync_engine
 from shared.errors import DatabaseUnavailable
-from shared.jobs import leases, records
+from shared.jobs import cancelling, leases, records
+from shared.jobs.clock import database_time
 from shared.jobs.job import MAX_TRIES, Job
 from shared.settings import load_settings
 from tests.services.children import is_alive
@@ -226,6 +227,61 @@ async def test_a_stop_ends_the_child_and_gives_the_job_back(bench: Bench, deaf: 
     given_back = bench.read(job)
     assert (given_back.state, given_back.tries, given_back.error) == ("queued", 0, None)
     assert not psutil.pid_exists(pid)
+
+
+def cancel(bench: Bench, job: Job) -> None:
+    with bench.engine.begin() as connection:
+        cancelling.cancel(connection, job.id, now=database_time(connection))
+
+
+@pytest.mark.parametrize("deaf", [False, True])
+async def test_a_cancelled_run_ends_within_seconds(bench: Bench, deaf: bool) -> None:
+    job = bench.trigger()
+    options = ["--until", bench.folder / "never", *(["--deaf"] if deaf else [])]
+    running = asyncio.create_task(bench.run(job, *options))
+    await until(lambda: bench.read(job).stage == "extract")
+    pid = bench.journal("start")[0]["pid"]
+    bench.trigger()  # joins it, and is cancelled with it
+
+    cancel(bench, job)
+    async with asyncio.timeout(8):
+        trailing = await running
+
+    assert trailing is None
+    ended = bench.read(job)
+    assert (ended.state, ended.error, ended.snapshot_version) == ("cancelled", None, None)
+    assert ended.finished_at is not None
+    assert not psutil.pid_exists(pid)
+
+
+async def test_a_cancelled_job_is_not_tried_again(bench: Bench) -> None:
+    job = bench.trigger()
+    running = asyncio.create_task(bench.run(job, "--signal", "9"))
+    await until(lambda: bench.journal("start"))
+    cancel(bench, job)
+    await running
+    assert bench.read(job).state == "cancelled"
+    assert len(bench.journal("start")) == 1
+
+
+@pytest.mark.parametrize("end", ["cancelled", "stopped", "killed", "failed"])
+async def test_what_was_published_makes_the_job_a_success_however_it_ends(
+    bench: Bench, end: str
+) -> None:
+    job = bench.trigger()
+    words = {"killed": ["--signal", "9"], "failed": ["--error", "no room to tidy up"]}
+    options = words.get(end, ["--until", bench.folder / "never"])
+    running = asyncio.create_task(bench.run(job, "--published", *options))
+    if end not in words:
+        await until(lambda: bench.read(job).stage == "extract")
+        cancel(bench, job) if end == "cancelled" else bench.stop.set()
+    async with asyncio.timeout(8):
+        await running
+
+    ended = bench.read(job)
+    assert (ended.state, ended.error) == ("succeeded", None)
+    assert ended.snapshot_version == "20260301T120000000000Z-0abc"
+    assert len(bench.journal("start")) == 1
 
 
 async def test_a_worker_that_lost_its_job_kills_the_child_and_says_nothing(bench: Bench) -> None:

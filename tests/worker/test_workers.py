@@ -16,7 +16,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from shared.jobs import workers
+from shared.jobs import cancelling, workers
 from shared.jobs.clock import database_time
 from shared.jobs.job import LEASE_SECONDS, Job
 from tests.services.children import is_alive, unused_port, wait_until
@@ -251,6 +251,24 @@ def test_a_stopped_worker_gives_its_job_to_the_next(shop: Shop, number: signal.S
     second = shop.started_worker(name="second")
     shop.until_state(job, "succeeded")
     assert second.stop(number=number) == 0, second.log_tail()
+
+
+def test_a_cancelled_job_ends_within_seconds_and_the_next_one_runs(shop: Shop) -> None:
+    worker = shop.started_worker("--until", shop.folder / "go")
+    job = shop.trigger().job
+    shop.until_started()
+    with shop.engine() as engine, engine.begin() as connection:
+        cancelling.cancel(connection, job.id, now=database_time(connection))
+
+    seconds = shop.until_state(job, "cancelled", seconds=10)
+    print(f"cancelled within {seconds:.1f} s")
+
+    (shop.folder / "go").touch()
+    triggered = shop.trigger()
+    assert not triggered.is_coalesced
+    shop.until_state(triggered.job, "succeeded")
+    assert [each.state for each in shop.jobs()] == ["succeeded", "cancelled"]
+    assert worker.is_running
 
 
 def test_a_message_outlives_an_orderly_stop(redis_shop: tuple[Shop, RedisServer]) -> None:
