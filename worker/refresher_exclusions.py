@@ -4,7 +4,7 @@ A key that is written last says that all of the log is there: a store that was e
 or has it no longer where it was. Everything in the log follows from the database.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 
 from sqlalchemy import Engine, select
@@ -64,12 +64,20 @@ class Exclusions:
         if not is_whole:
             self._make_anew()
 
-    def tell_users(self, exclusions: Mapping[int, UserExclusion]) -> None:
-        """Tells what is excluded, and of whom the log says something, what no longer is."""
+    def tell_users(
+        self, exclusions: Mapping[int, UserExclusion], coalesced: Collection[int]
+    ) -> None:
+        """Tells what is excluded, and where something was excluded before, what no longer is.
+
+        coalesced: users of whom the log may not have said all that a replica saw for itself.
+        """
         told = {
             user_id: each
             for user_id, each in exclusions.items()
-            if each.is_erased or each.hidden or user_key(user_id) in self._keys
+            if each.is_erased
+            or each.hidden
+            or user_key(user_id) in self._keys
+            or user_id in coalesced
         }
         self._append(user_records(told))
 

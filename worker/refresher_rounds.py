@@ -16,7 +16,6 @@ from sqlalchemy import Connection, Engine
 from shared.db import changes
 from shared.db.engine import database_errors
 from shared.errors import DependencyError, SnapshotError, StoreUnavailable
-from shared.jobs import records
 from shared.jobs.clock import database_time
 from shared.logs import get_logger
 from shared.settings import Settings
@@ -27,6 +26,7 @@ from worker.model import release_models
 from worker.refresh import Refresher
 from worker.refresher_catch_up import MAX_LOG_BYTES
 from worker.refresher_exclusions import Exclusions
+from worker.refresher_help import Help
 from worker.refresher_reading import UserState, read_active, read_exclusions, read_users
 from worker.refresher_records import list_records
 
@@ -39,9 +39,6 @@ ROUND_SECONDS = 0.5
 """After which it looks again which version is active."""
 CATCH_UP_SECONDS = 10.0
 """Between looks for users whose lists another worker told of another version."""
-HELP_AFTER_SECONDS = 60.0
-HELP_EVERY_SECONDS = 900.0
-"""Between precomputes that are asked for because lists cannot be refreshed."""
 
 EVERYTHING = datetime(1970, 1, 1, tzinfo=UTC)
 """Where a version of a release that kept no notes counts changes from."""
@@ -64,6 +61,12 @@ class _Claimed:
     subject_id: int
     revision: int
     changed_at: datetime
+    told_revision: int
+
+    @property
+    def is_coalesced(self) -> bool:
+        """Several writes, of which one may have undone what another did."""
+        return self.revision > self.told_revision + 1
 
 
 class Rounds:
@@ -90,9 +93,7 @@ class Rounds:
         self._is_full = False
         self._caught_up_at = float("-inf")
         self._batch_size = BATCH_CHANGES
-        self._lacking_since: float | None = None
-        self._has_warned = False
-        self._helped_at = float("-inf")
+        self._help = Help(settings, engine)
         self.batches = 0
         """How many were done so far."""
 
@@ -110,7 +111,8 @@ class Rounds:
             self._work(claimed)
             if time.monotonic() > deadline:
                 return True
-        self._ask_for_help()
+        if version := None if self._can_refresh else self._version:
+            self._help.look(version, is_full=self._is_full)
         return False
 
     def release_memory(self) -> None:
@@ -135,7 +137,7 @@ class Rounds:
             self.release_memory()
             self._version, self._is_full = version, False
             self._caught_up_at = float("-inf")
-            self._lacking_since, self._has_warned = None, False
+            self._help.forget()
         if version is not None and self._refresher is None:
             with suppress(OSError):
                 self._refresher = Refresher(self._settings.models_dir / version)
@@ -208,7 +210,8 @@ class Rounds:
         self._exclusions.follow()
         if time.monotonic() - began > SAFE_SECONDS:
             return False
-        self._exclusions.tell_users(exclusions)
+        coalesced = {user_id for user_id, each in users.items() if each.is_coalesced}
+        self._exclusions.tell_users(exclusions, coalesced)
         restaurant_revisions = {each.subject_id: each.revision for each in restaurants.values()}
         self._exclusions.tell_restaurants(restaurant_revisions, active)
         if lists and self._version is not None:
@@ -262,35 +265,3 @@ class Rounds:
         rows = [{"key_subject": each.subject, "key_id": each.subject_id} for each in claimed]
         with suppress(DependencyError), database_errors(), self._engine.begin() as connection:
             connection.execute(changes.unclaim_changes(), rows)
-
-    # --- lists that cannot be refreshed ---
-
-    def _ask_for_help(self) -> None:
-        """A precompute makes a new log, and the model of a new version here."""
-        if self._version is None or self._can_refresh:
-            self._lacking_since = None
-            return
-        now = time.monotonic()
-        with database_errors(), self._engine.connect() as connection:
-            has_open = bool(connection.scalar(changes.has_open_changes()))
-        if not has_open:
-            self._lacking_since = None
-            return
-        if self._lacking_since is None:
-            self._lacking_since = now
-        if not self._is_full and now - self._lacking_since < HELP_AFTER_SECONDS:
-            return  # another worker may have the model
-        if not self._has_warned:
-            reason = "the log is full" if self._is_full else "its model is not kept here"
-            log.warning("lists.not_refreshed", version=self._version, reason=reason)
-            self._has_warned = True
-        if self._settings.precompute_cron and now - self._helped_at > HELP_EVERY_SECONDS:
-            with database_errors(), self._engine.begin() as connection:
-                records.trigger(
-                    connection,
-                    kind="precompute",
-                    origin="overlay",
-                    now=database_time(connection),
-                    wants_rerun=False,
-                )
-            self._helped_at = now

@@ -132,13 +132,19 @@ def outdated_changes(
 
 
 def claim_changes(keys: Select[str, int], *, until: datetime) -> Any:
-    """Claims them; returns rows of (subject, subject_id, revision, changed_at)."""
+    """Claims them; returns rows of (subject, subject_id, revision, changed_at, told_revision)."""
     free = keys.with_for_update(skip_locked=True)  # which SQLite, with one writer, does without
     return (
         update(Change)
         .where(tuple_(Change.subject, Change.subject_id).in_(free))
         .values(claimed_until=until)
-        .returning(Change.subject, Change.subject_id, Change.revision, Change.changed_at)
+        .returning(
+            Change.subject,
+            Change.subject_id,
+            Change.revision,
+            Change.changed_at,
+            Change.told_revision,
+        )
     )
 
 

@@ -1,0 +1,371 @@
+"""What the refresher tells between two snapshots, on both databases and both stores."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from redis import Redis
+from sqlalchemy import delete, select, update
+
+from shared.db import changes
+from shared.db.models import Change, JobRow
+from shared.jobs.clock import database_time
+from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
+from shared.snapshot.overlay import EXCLUSIONS, GONE, UserExclusion, user_key
+from tests.services.children import wait_until
+from tests.services.databases import sqlite_address
+from tests.services.postgres import PostgresDatabases
+from tests.services.processes import start_worker
+from tests.services.redis import RedisDatabases
+from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
+from worker import refresher_rounds
+
+
+@pytest.fixture(scope="module", params=["disk", "redis"])
+def shop(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    postgres: PostgresDatabases,
+    postgres_template: str,
+    redis_server: RedisDatabases,
+    sqlite_template: Path,
+) -> Iterator[ChangedShop]:
+    """SQLite and files, or PostgreSQL and Redis. Each test has users of its own in it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    env = {"TASTEMATCH_DATA_DIR": str(folder / "data"), "TASTEMATCH_PRECOMPUTE_CRON": ""}
+    with contextlib.ExitStack() as stack:
+        if request.param == "redis":
+            env["DATABASE_URL"] = postgres.create_database(template=postgres_template)
+            stack.callback(postgres.drop_database, env["DATABASE_URL"])
+            env["REDIS_URL"] = redis_server.fresh_url()
+        else:
+            shutil.copyfile(sqlite_template, folder / "shop.db")
+            env["DATABASE_URL"] = sqlite_address(folder / "shop.db")
+        yield ChangedShop.opened(env, folder, stack)
+
+
+# --- lists ------------------------------------------------------------------------------------
+
+
+def test_lists_follow_orders_preferences_and_what_is_taken_back(shop: ChangedShop) -> None:
+    published, rounds = shop.published(), shop.rounds()
+    regular, quiet, silent = USERS[0], USERS[1], USERS[2]
+    ordered = published.lists[regular][1][0]
+    revisions = {
+        regular: shop.order(regular, ordered),
+        quiet: shop.forget_orders(quiet),
+        silent: shop.write("user", silent),
+    }
+    ordering = shop.new_user_id()
+    preferring, nobody = shop.new_user_id(), shop.new_user_id()
+    shop.add_user(ordering, "halle ")
+    revisions[ordering] = shop.order(ordering, 1)
+    shop.add_user(preferring, "Atlantis")
+    revisions[preferring] = shop.prefer(preferring, cuisines=["sushi"], city="Leipzig")
+    revisions[nobody] = shop.add_user(nobody, None)
+    assert rounds.round() is False
+
+    for_you, discover, again = shop.ids(regular, published)
+    assert (ordered in again, ordered in discover, ordered in for_you[:10]) == (True, False, True)
+    assert shop.ids(silent, published) == published.lists[silent]
+    first = shop.ids(ordering, published)
+    assert first[2] == [1]
+    assert 1 not in first[1]
+    assert first[1]
+    sushi, _, none = shop.ids(preferring, published)
+    by_popularity = published.popular["Leipzig"]
+    assert sushi == [place for place in by_popularity if CUISINES[place % 3] == "Sushi"]
+    assert none == []
+    assert shop.ids(quiet, published) == shop.ids(nobody, published) == ([], [], [])
+
+    codes = list(published.popular)
+    told = {user: shop.lists(user) for user in revisions}
+    assert {user: each and each.revision for user, each in told.items()} == revisions
+    assert {user: each and (each.source, codes[each.city]) for user, each in told.items()} == {
+        regular: (SOURCE_PERSONAL, CITIES[0]),
+        quiet: (SOURCE_NONE, CITIES[1]),
+        silent: (SOURCE_PERSONAL, CITIES[0]),
+        ordering: (SOURCE_PERSONAL, "Halle"),
+        preferring: (SOURCE_PREFERENCES, None),
+        nobody: (SOURCE_NONE, None),
+    }
+    assert shop.count_open() == 0
+    assert shop.exclusion(regular) is None
+
+
+def test_the_next_snapshot_holds_what_was_told(shop: ChangedShop) -> None:
+    """Of users whose orders are as they were when it is made: nothing jumps at the switch."""
+    user = shop.new_user_id()
+    shop.add_user(user, "Halle")
+    shop.prefer(user, cuisines=["pizza"], price_ranges=[2, 3])
+    rounds = shop.rounds()
+    rounds.round()
+    told = shop.ids(user, shop.published())
+    published = shop.precompute()
+    assert told == published.lists[user]
+    assert published.sources[user] == SOURCE_PREFERENCES
+
+
+def test_what_a_snapshot_contains_is_not_told_again(shop: ChangedShop) -> None:
+    user = USERS[3]
+    shop.hide(user, 1)
+    with shop.engine.begin() as connection:
+        then = database_time(connection) - timedelta(hours=1)
+        long_ago = update(Change).where(Change.subject_id == user).values(changed_at=then)
+        connection.execute(long_ago)
+    shop.rounds().round()
+    assert shop.exclusion(user) is not None
+    assert shop.lists(user) is None
+    assert shop.count_open() == 0
+
+
+# --- exclusions -------------------------------------------------------------------------------
+
+
+def test_hidden_closed_and_erased_are_told_and_taken_back(shop: ChangedShop) -> None:
+    published, rounds = shop.published(), shop.rounds()
+    hiding, leaving = USERS[4], USERS[5]
+    hidden = published.lists[hiding][1][0]
+    shop.order(leaving, 2)
+    rounds.round()
+    shop.overlay.append("20200101T000000000000Z-0000", {user_key(leaving): b"old lists"})
+
+    revision = shop.hide(hiding, hidden)
+    closing = shop.set_active(7, False)
+    leaving_revision = shop.erase(leaving)
+    rounds.round()
+    assert shop.exclusion(hiding) == UserExclusion(revision, False, frozenset({hidden}))
+    assert all(hidden not in each for each in shop.ids(hiding, published))
+    assert shop.restaurant_record(7) == b'{"form":1,"revision":%d}' % closing
+    assert shop.exclusion(leaving) == UserExclusion(leaving_revision, True, frozenset())
+    assert shop.ids(leaving, published) == ([], [], [])
+    assert shop.records("20200101T000000000000Z-0000") == {}
+
+    revision = shop.unhide(hiding)
+    shop.set_active(7, True)
+    back = shop.add_user(leaving, None)
+    rounds.round()
+    assert shop.exclusion(hiding) == UserExclusion(revision, False, frozenset())
+    assert shop.ids(hiding, published) == published.lists[hiding]
+    assert shop.restaurant_record(7) == GONE
+    assert shop.exclusion(leaving) == UserExclusion(back, False, frozenset())
+
+
+def test_what_came_and_went_between_two_rounds_is_told_as_nothing(shop: ChangedShop) -> None:
+    """The replica that took the first write would otherwise go on obeying it."""
+    user = USERS[6]
+    shop.hide(user, 3)
+    revision = shop.unhide(user)
+    shop.rounds().round()
+    assert shop.exclusion(user) == UserExclusion(revision, False, frozenset())
+
+
+def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> None:
+    rounds = shop.rounds()
+    erased, hiding, long_hiding = USERS[7], USERS[8], USERS[19]
+    revisions = {erased: shop.erase(erased), hiding: shop.hide(hiding, 9)}
+    shop.hide(long_hiding, 10)
+    closing = shop.set_active(8, False)
+    rounds.round()
+    with shop.engine.begin() as connection:  # as of a change that is older than every snapshot
+        connection.execute(delete(Change).where(Change.subject_id == long_hiding))
+    if shop.settings.redis_url:
+        with Redis.from_url(shop.settings.redis_url) as client:
+            client.flushdb()
+    else:
+        shop.overlay.drop(EXCLUSIONS)
+    rounds.round()
+    shop.precompute()  # with a store that was emptied, the snapshot went, too
+    assert shop.exclusion(hiding) == UserExclusion(revisions[hiding], False, frozenset({9}))
+    assert shop.exclusion(long_hiding) == UserExclusion(1, False, frozenset({10}))
+    assert shop.exclusion(erased) == UserExclusion(revisions[erased], True, frozenset())
+    assert shop.restaurant_record(8) == b'{"form":1,"revision":%d}' % closing
+
+
+# --- two workers ------------------------------------------------------------------------------
+
+
+def test_nobody_takes_what_another_has_claimed_until_the_claim_lapses(shop: ChangedShop) -> None:
+    user = USERS[9]
+    shop.order(user, 4)
+    rounds = shop.rounds()
+    with shop.engine.begin() as connection:
+        now = database_time(connection)
+        keys = changes.open_changes(now=now, limit=64)
+        claim = changes.claim_changes(keys, until=now + timedelta(seconds=15))
+        assert user in {row.subject_id for row in connection.execute(claim)}
+    shop.order(user, 5)  # a later change is not taken either
+    rounds.round()
+    assert shop.lists(user) is None
+    shop.let_claims_lapse()
+    rounds.round()
+    told = shop.lists(user)
+    assert told is not None
+    assert told.revision == 2
+
+
+def test_who_marks_late_makes_the_change_open_again(shop: ChangedShop) -> None:
+    user = USERS[10]
+    shop.order(user, 4)
+    shop.order(user, 5)
+    rounds = shop.rounds()
+    rounds.round()
+    assert shop.count_open() == 0
+    with shop.engine.begin() as connection:
+        late = {"key_subject": "user", "key_id": user, "key_revision": 1}
+        connection.execute(changes.publish_changes(version=shop.version), [late])
+    assert shop.count_open() == 1
+    rounds.round()
+    assert shop.count_open() == 0
+
+
+def test_a_killed_refresher_loses_nothing(shop: ChangedShop) -> None:
+    users = [shop.new_user_id() for _ in range(300)]
+    for user in users:
+        shop.add_user(user, "Halle")
+
+    def told() -> int:
+        return len(shop.records(shop.version).keys() & set(map(user_key, users)))
+
+    with shop.refresher() as first:
+        wait_until(told, timeout_seconds=20, describe=shop.log)
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    assert shop.count_open() > 0, "it was killed in the middle"
+    shop.let_claims_lapse()
+    with shop.refresher():
+        wait_until(lambda: shop.count_open() == 0, timeout_seconds=20, describe=shop.log)
+    assert told() == len(users)
+    assert "Traceback" not in shop.log()
+
+
+# --- versions ---------------------------------------------------------------------------------
+
+
+def test_lists_hold_for_a_version_gone_back_to(shop: ChangedShop) -> None:
+    user = USERS[11]
+    rounds = shop.rounds()
+    old, published = shop.version, shop.published()
+    shop.order(user, published.lists[user][1][0])
+    rounds.round()
+    shop.precompute()
+    other = shop.order(user, published.lists[user][1][1])
+    rounds.round()
+    told = shop.lists(user)
+    assert told is not None
+    assert told.revision == other
+
+    shop.store.activate(old, pin=False)
+    rounds.round()
+    told = shop.lists(user, old)
+    assert told is not None
+    assert told.revision == other
+    assert set(published.lists[user][1][:2]) <= set(shop.ids(user, published)[2])
+
+
+def test_a_change_during_a_precompute_is_there_when_its_version_is(shop: ChangedShop) -> None:
+    user, revisions = USERS[12], []
+    published = shop.published()
+
+    def order_meanwhile() -> None:
+        revisions.append(shop.order(user, published.lists[user][1][len(revisions)]))
+
+    shop.precompute_with(order_meanwhile)
+    assert len(revisions) >= 2, "one when it began to publish, one right before the end"
+    told = shop.lists(user)
+    assert told is not None
+    assert told.revision == revisions[-2]
+    assert shop.store.manifest(shop.version).changes_since is not None
+
+
+def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
+    hiding = USERS[13]
+    rounds = shop.rounds()
+    shop.hide(hiding, 3)
+    shop.set_active(5, False)
+    rounds.round()
+    old = shop.version
+    with shop.engine.begin() as connection:
+        then = database_time(connection) - timedelta(hours=1)
+        connection.execute(update(Change).values(changed_at=then))
+    shop.precompute(TASTEMATCH_KEEP_SNAPSHOTS="1")
+    assert old not in shop.overlay.logs()
+    assert shop.restaurant_record(5) is None
+    assert shop.exclusion(hiding) is not None
+    with shop.engine.connect() as connection:
+        assert connection.execute(select(Change.subject_id)).all() == []
+    rounds.round()
+    assert shop.exclusion(hiding) is not None
+
+
+# --- lists that cannot be refreshed -----------------------------------------------------------
+
+
+def test_without_its_model_only_exclusions_are_told_and_each_once(shop: ChangedShop) -> None:
+    user = USERS[14]
+    model, elsewhere = shop.settings.models_dir / shop.version, shop.folder / "elsewhere"
+    shutil.move(model, elsewhere)
+    rounds = shop.rounds()
+    shop.hide(user, 3)
+    shop.set_active(4, False)
+    rounds.round()
+    entries = shop.overlay.read(EXCLUSIONS, after=0, limit=100)
+    assert shop.exclusion(user) is not None
+    assert shop.restaurant_record(4)
+    assert shop.lists(user) is None
+    assert shop.count_open() == 1
+    rounds.round()
+    assert shop.overlay.read(EXCLUSIONS, after=0, limit=100) == entries
+
+    shutil.move(elsewhere, model)
+    rounds.round()
+    assert shop.lists(user) is not None
+    assert shop.count_open() == 0
+
+
+def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
+    shop: ChangedShop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refresher_rounds, "MAX_LOG_BYTES", 1)
+    rounds = shop.rounds(TASTEMATCH_PRECOMPUTE_CRON="0 * * * *")
+    shop.order(USERS[15], 3)
+    rounds.round()
+    shop.hide(USERS[16], 3)
+    rounds.round()
+    assert shop.lists(USERS[15]) is not None
+    assert shop.lists(USERS[16]) is None
+    assert shop.exclusion(USERS[16]) is not None
+    with shop.engine.connect() as connection:
+        assert connection.execute(select(JobRow.origin, JobRow.state)).all() == [
+            ("overlay", "queued")
+        ]
+        connection.execute(delete(JobRow))
+        connection.commit()
+    shop.precompute()
+    rounds.round()
+    assert shop.lists(USERS[16]) is not None
+    assert shop.count_open() == 0
+
+
+# --- in a worker ------------------------------------------------------------------------------
+
+
+def test_a_worker_starts_its_refresher_and_one_in_its_place(shop: ChangedShop) -> None:
+    with start_worker(env=shop.env) as worker:
+        shop.order(USERS[17], 3)
+        wait_until(lambda: shop.lists(USERS[17]), timeout_seconds=20, describe=worker.log_tail)
+        (refresher,) = worker.descendants()
+        os.kill(refresher.pid, signal.SIGKILL)
+        shop.hide(USERS[18], 3)
+        wait_until(lambda: shop.exclusion(USERS[18]), timeout_seconds=20, describe=worker.log_tail)
+        (again,) = worker.descendants()
+        assert again.pid != refresher.pid
+        assert worker.stop() == 0
+    assert not again.is_running()
