@@ -15,12 +15,11 @@ from typing import Any
 
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import iter_route_contexts
 from starlette.exceptions import HTTPException
-from starlette.routing import compile_path
 from starlette.types import Receive, Scope, Send
 
 from api import problems
+from api.allowed_methods import AllowedMethods
 from api.answers import Answer, as_response
 from api.deps import Resources
 from api.guard import REQUEST_ID, Guard, HotRoute
@@ -70,13 +69,17 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
         app.include_router(router)
     if settings.metrics_port is None and not settings.is_production:
         app.include_router(metrics_route.router)
-    _add_error_handlers(app)
+    allowed = AllowedMethods(app)
+    _add_error_handlers(app, allowed)
     _complete_openapi(app)
     stack = app.build_middleware_stack()
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         scope["app"] = app
-        await stack(scope, receive, send)
+        if scope["type"] == "http" and allowed.is_refused(scope["method"], scope["path"]):
+            await as_response(_no_such_method(scope, allowed))(scope, receive, send)
+        else:
+            await stack(scope, receive, send)
 
     app.middleware_stack = Guard(
         answer,
@@ -140,23 +143,17 @@ def _finder_of_hot_routes(resources: Resources) -> Callable[[str], HotRoute | No
     return find
 
 
-def _add_error_handlers(app: FastAPI) -> None:
-    allowed = _AllowedMethods(app)
-
+def _add_error_handlers(app: FastAPI, allowed: AllowedMethods) -> None:
     async def on_error(request: Request, error: Exception) -> Response:
         return as_response(error_answer(error, request_id=request.scope[REQUEST_ID]))
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         problem = problem_for_status(error.status_code)
-        detail = problem.title.lower()
-        headers = []
         if problem is problems.METHOD_NOT_ALLOWED:
-            headers.append((b"allow", allowed.of(request.scope["path"]).encode()))
-        answer = problem_answer(
-            problem, detail, request_id=request.scope[REQUEST_ID], headers=headers
-        )
-        return as_response(answer)
+            return as_response(_no_such_method(request.scope, allowed))
+        request_id = request.scope[REQUEST_ID]
+        return as_response(problem_answer(problem, problem.title.lower(), request_id=request_id))
 
     async def on_invalid(request: Request, error: Exception) -> Response:
         assert isinstance(error, RequestValidationError)
@@ -169,6 +166,17 @@ def _add_error_handlers(app: FastAPI) -> None:
     app.add_exception_handler(Exception, on_error)
 
 
+def _no_such_method(scope: Scope, allowed: AllowedMethods) -> Answer:
+    problem = problems.METHOD_NOT_ALLOWED
+    methods = ", ".join(sorted(allowed.of(scope["path"])))
+    return problem_answer(
+        problem,
+        problem.title.lower(),
+        request_id=scope[REQUEST_ID],
+        headers=[(b"allow", methods.encode())],
+    )
+
+
 def _input_error(error: RequestValidationError) -> InvalidInput | MalformedInput:
     fields = []
     for item in error.errors():
@@ -178,29 +186,6 @@ def _input_error(error: RequestValidationError) -> InvalidInput | MalformedInput
         fields.append(FieldError(str(location), ".".join(map(str, path)), item["msg"]))
     first = fields[0]
     return InvalidInput(f"{first.location} {first.name}: {first.detail}", tuple(fields))
-
-
-class _AllowedMethods:
-    """The methods of every path, for Allow; collected at the first refusal.
-
-    A path that is a route as it stands is that one alone, not also one with a parameter.
-    """
-
-    def __init__(self, app: FastAPI) -> None:
-        self._app = app
-        self._routes: list[tuple[re.Pattern[str], frozenset[str]]] | None = None
-
-    def of(self, path: str) -> str:
-        if self._routes is None:
-            self._routes = [
-                (compile_path(context.path)[0], frozenset(context.methods))
-                for context in iter_route_contexts(self._app.routes)
-                if context.path is not None and context.methods is not None
-            ]
-        matching = [(len(p.groupindex), m) for p, m in self._routes if p.match(path)]
-        fewest = min((parameters for parameters, _ in matching), default=0)
-        methods = set().union(*(m for parameters, m in matching if parameters == fewest))
-        return ", ".join(sorted(methods | ({"HEAD"} if "GET" in methods else set())))
 
 
 def _complete_openapi(app: FastAPI) -> None:
