@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -133,6 +135,40 @@ def test_new_orders_and_a_rollback_reach_every_api(shop: Shop, tmp_path: Path) -
         assert answer.headers["X-Snapshot-Version"] == old
         assert answer.headers["ETag"] == before.headers["ETag"]
         assert answer.content == before.content
+
+
+def test_no_run_undoes_a_rollback_that_was_made_while_it_ran(shop: Shop) -> None:
+    """Versions are activated again and again, by both APIs in turn, while runs publish."""
+    choices = [shop.first_version, shop.published()]
+    confirmed: list[str] = []
+    stop = threading.Event()
+
+    def roll() -> None:
+        for number in itertools.count():
+            version = choices[number % 2]
+            answer = shop.apis[number // 2 % 2].post(f"/api/snapshots/{version}/activate")
+            assert answer.json() == {"active": version, "pinned": False}, answer.text
+            confirmed.append(version)
+            if stop.is_set():
+                return
+
+    with ThreadPoolExecutor(1) as pool:
+        rolling = pool.submit(roll)
+        try:
+            jobs = [shop.api.ended_job(shop.api.trigger()) for _ in range(3)]
+        finally:
+            stop.set()
+        rolling.result()
+
+    assert [job["state"] for job in jobs] == ["succeeded"] * 3
+    document = shop.api.as_service("/api/snapshots").json()
+    assert document["active"] == confirmed[-1]
+    states = {item["version"]: item["state"] for item in document["items"]}
+    assert {states[job["snapshot_version"]] for job in jobs} == {"held"}
+    assert len({job["snapshot_version"] for job in jobs}) == 3
+    for api in shop.apis:
+        api.follows(confirmed[-1])
+    assert len(confirmed) > 6
 
 
 def test_a_scheduler_follows_its_job_to_the_version_that_it_published(shop: Shop) -> None:
