@@ -12,7 +12,10 @@ import pytest
 from redis import Redis
 from sqlalchemy import text
 
+from shared.db.engine import sync_engine
+from shared.jobs import records, slots
 from shared.jobs.job import Job, State
+from shared.settings import load_settings
 from tests.services.children import wait_until
 from tests.services.processes import start_worker
 from tests.worker.shop import Shop
@@ -89,6 +92,45 @@ def test_leap_days_come_round() -> None:
     assert schedule.due(datetime(2028, 2, 29, 0, 0, 1, tzinfo=UTC)) == datetime(
         2028, 2, 29, tzinfo=UTC
     )
+
+
+def test_three_workers_run_each_slot_once_however_the_clock_is_set(
+    database_url: str, tmp_path: Path
+) -> None:
+    """By the database's clock: set back a little at a tick, set forward by a day, set right."""
+    settings = load_settings({"DATABASE_URL": database_url, "TASTEMATCH_DATA_DIR": str(tmp_path)})
+    engine = sync_engine(settings)
+    clock = [
+        *(at(minutes=minutes) for minutes in range(-5, 119, 10)),
+        at(hours=2, seconds=1),
+        at(hours=2, seconds=-20),  # just after the tick at 14:00
+        *(at(hours=2, minutes=minutes) for minutes in range(1, 60, 10)),
+        *(at(days=1, hours=3, minutes=minutes) for minutes in range(5, 120, 10)),
+        *(at(hours=3, minutes=minutes) for minutes in range(-5, 120, 10)),
+        *(at(days=1, hours=3, minutes=minutes) for minutes in range(5, 180, 10)),
+    ]
+    workers = [Schedule(HOURLY, now=clock[0]) for _ in range(3)]
+    queued = []
+    for now in clock:
+        for schedule in workers:
+            tick = schedule.due(now)
+            if tick is None:
+                continue
+            with engine.begin() as connection:
+                job = slots.trigger_slot(
+                    connection, kind="precompute", origin="cron", slot=tick, now=now
+                )
+            schedule.served(tick)
+            if job is not None:
+                queued.append(tick)
+                with engine.begin() as connection:
+                    records.claim(connection, job.id, owner="w", now=now)
+                    records.finish(connection, job.id, owner="w", state="succeeded", now=now)
+    engine.dispose()
+
+    assert len(set(queued)) == len(queued), "a slot is run once"
+    passed = {now.replace(minute=0, second=0) for now in clock[1:]}
+    assert set(queued) == passed, "each slot that came has its run"
 
 
 # --- repair: when -----------------------------------------------------------------------------
