@@ -257,31 +257,22 @@ def test_a_run_that_sweeps_costs_an_import_another_try(
         read_whole(store, manifest.version)
 
 
-def test_a_disk_without_room_is_told_before_it_is_filled(tmp_path: Path) -> None:
+def test_a_disk_without_room_is_told_before_it_is_filled(
+    tastematch: Command, tmp_path: Path
+) -> None:
     source = shop_of(tmp_path / "source")
     built = Builder(tmp_path / "scratch").build({"lists": 12 * MB})
     with source.store() as store, small_disk(tmp_path / "disk", 10) as disk:
         publish(store, built)
         file = tmp_path / "shop.snapshot"
-        run = [sys.executable, "-m", "tastematch", "snapshots"]
-
-        def tastematch(*words: str | Path, env: Env) -> Done:
-            done = subprocess.run(
-                [*run, *map(str, words)],
-                env={"PATH": os.environ["PATH"], **env},
-                cwd=REPOSITORY,
-                capture_output=True,
-                text=True,
-                check=False,
-            )
-            return Done(done.returncode, done.stdout, done.stderr)
-
-        line = refused(tastematch("export", built.version, disk / "x", env=source.env))
+        line = refused(tastematch("snapshots", "export", built.version, disk / "x", env=source.env))
         assert "the disk is full: 12.3 MB are needed" in line
         assert list(disk.iterdir()) == []
-        assert tastematch("export", built.version, file, env=source.env).returncode == 0
+        assert (
+            tastematch("snapshots", "export", built.version, file, env=source.env).returncode == 0
+        )
         full = shop_of(disk / "data")
-        assert "the disk is full" in refused(tastematch("import", file, env=full.env))
+        assert "the disk is full" in refused(tastematch("snapshots", "import", file, env=full.env))
         assert full.states() == {}
 
 
@@ -295,8 +286,8 @@ MEASURED = """
 """
 
 
-def test_a_pipe_will_do_and_memory_is_bounded(shops: tuple[Shop, Shop], tmp_path: Path) -> None:
-    source, target = shops
+def test_a_pipe_will_do_and_memory_is_bounded(tmp_path: Path, redis_url: str) -> None:
+    source, target = shop_of(tmp_path / "source"), shop_of(tmp_path / "target", redis_url)
     built = Builder(tmp_path / "scratch").build({"lists": 48 * MB, "users": 3, "empty": 0})
     with source.store() as store:
         publish(store, built)
