@@ -8,8 +8,8 @@ runs a statement in a thread, where cancelling does not reach it: there it is in
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from shared.errors import DatabaseUnavailable, RowLocked
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DEADLINE_SECONDS = 2.5
+INTERRUPT_SECONDS = 0.05
 
 # Classes of SQLSTATE that say something of the server and nothing of the statement: connection,
 # authorization, unknown database, lack of resources, intervention of an operator. While it
@@ -82,7 +83,7 @@ async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Aw
         raise
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def _known(connection: AsyncConnection) -> AsyncIterator[None]:
     task = asyncio.current_task()
     assert task is not None
@@ -96,20 +97,31 @@ async def _known(connection: AsyncConnection) -> AsyncIterator[None]:
 def _leave_behind(task: asyncio.Future[Any]) -> None:
     _left_behind.add(task)
     task.add_done_callback(_forget)
-    if task in _connections:
+    driver = _sqlite_driver(_connections[task]) if task in _connections else None
+    if driver is not None:
         # Before the task learns of it: closing the connection would wait for the statement, and
         # being cancelled while it waits, at the process's end, makes it wait for ever.
-        _interrupt(_connections[task])
+        _interrupt(driver, task)
     task.cancel()
 
 
-def _interrupt(connection: AsyncConnection) -> None:
+def _sqlite_driver(connection: AsyncConnection) -> Any:
     raw = connection.sync_connection
-    if connection.dialect.name != "sqlite" or raw is None or raw.closed or raw.invalidated:
+    is_open = raw is not None and not raw.closed and not raw.invalidated
+    if raw is None or not is_open or connection.dialect.name != "sqlite":
+        return None
+    return raw.connection.driver_connection
+
+
+def _interrupt(driver: Any, task: asyncio.Future[Any]) -> None:
+    """Again and again until the task has ended: a statement may be about to begin only."""
+    if task.done() or driver._connection is None:
         return
-    driver: Any = raw.connection.driver_connection
-    if driver._connection is not None:
+    import sqlite3  # here, for those who have another database
+
+    with contextlib.suppress(sqlite3.ProgrammingError):  # it is closed just now
         driver._connection.interrupt()  # the driver's own method of that name is a coroutine
+    asyncio.get_running_loop().call_later(INTERRUPT_SECONDS, _interrupt, driver, task)
 
 
 def _forget(task: asyncio.Future[Any]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from api.database import in_transaction
+from api.database import DEADLINE_SECONDS, in_transaction
 from shared.errors import DatabaseUnavailable, InvalidInput, RowLocked, TasteMatchError
 from shared.logs import get_logger
 
@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 
 MAX_TOGETHER: Final = 100
 TRIES: Final = 3
-SINGLES_AT_ONCE: Final = 2
+# The pool has two more connections, for those who only read.
+SINGLES_AT_ONCE: Final = 4
+SINGLE_LOCK_SECONDS: Final = 0.25
 PRUNE_SECONDS: Final = 600.0
 
 log = get_logger("api.orders")
@@ -43,28 +45,34 @@ class OrderWriter:
         self._waiting: deque[_Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._new_id: Callable[[], int] | None = None
+        self._pruning: asyncio.Task[None] | None = None
         self._pruned_at = -PRUNE_SECONDS
 
     async def place(self, order: NewOrder) -> Placed:
         """Returns after the commit. Raises InvalidInput, DatabaseUnavailable, SchemaError."""
-        future: asyncio.Future[Placed] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[Placed] = loop.create_future()
         self._waiting.append((order, future))
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_all())
-        return await future
+        late = loop.call_later(DEADLINE_SECONDS, self._fail_all, [(order, future)], _late())
+        try:
+            return await future
+        finally:
+            late.cancel()
 
     async def close(self) -> None:
         """Returns once nothing waits any more."""
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
+        running = {task for task in (self._writing, self._pruning) if task is not None}
+        if running:
+            await asyncio.wait(running)
 
     async def _write_all(self) -> None:
         try:
             engine = await self._open_engine()
             while self._waiting:
                 await self._write_some(engine)
-                if not self._waiting:
-                    await self._prune(engine)
+            self._prune_sometimes(engine)
         except BaseException:
             self._fail_all(self._waiting, DatabaseUnavailable("the orders could not be written"))
             self._waiting.clear()
@@ -73,8 +81,13 @@ class OrderWriter:
             self._writing = None
 
     async def _write_some(self, engine: AsyncEngine) -> None:
-        count = min(MAX_TOGETHER, len(self._waiting))
-        together = [self._waiting.popleft() for _ in range(count)]
+        together: list[_Waiting] = []
+        while self._waiting and len(together) < MAX_TOGETHER:
+            waiting = self._waiting.popleft()
+            if not waiting[1].done():  # else it was too late, or its client has gone
+                together.append(waiting)
+        if not together:
+            return
         try:
             await self._write_together(engine, together)
         except DatabaseUnavailable as error:
@@ -105,20 +118,28 @@ class OrderWriter:
         async with room:
             for tries_left in reversed(range(TRIES)):
                 try:
-                    await self._write(engine, [waiting])
+                    await self._write(engine, [waiting], lock_seconds=SINGLE_LOCK_SECONDS)
                     return
                 except Exception as error:
                     if not (_is_refused_row(error) and tries_left):
                         self._fail_all([waiting], error)
                         return
 
-    async def _write(self, engine: AsyncEngine, together: Sequence[_Waiting]) -> None:
-        from shared.db.new_orders import place_orders
+    async def _write(
+        self,
+        engine: AsyncEngine,
+        together: Sequence[_Waiting],
+        *,
+        lock_seconds: float | None = None,
+    ) -> None:
+        from shared.db.new_orders import place_orders, wait_for_locks
 
         new_id = self._ids()
         orders = [order for order, _ in together]
 
         def place(connection: Connection) -> list[Placed | InvalidInput]:
+            if lock_seconds is not None:
+                wait_for_locks(connection, lock_seconds)
             return place_orders(connection, orders, new_id=new_id, now=datetime.now(UTC))
 
         outcomes = await in_transaction(engine, lambda connection: connection.run_sync(place))
@@ -130,21 +151,25 @@ class OrderWriter:
             else:
                 future.set_result(outcome)
 
-    async def _prune(self, engine: AsyncEngine) -> None:
+    def _prune_sometimes(self, engine: AsyncEngine) -> None:
         now = time.monotonic()
-        if now - self._pruned_at < PRUNE_SECONDS:
-            return
-        self._pruned_at = now
+        if now - self._pruned_at >= PRUNE_SECONDS and self._pruning is None:
+            self._pruned_at = now
+            self._pruning = asyncio.create_task(self._prune(engine))
+
+    async def _prune(self, engine: AsyncEngine) -> None:
         from shared.db.new_orders import PRUNED_AT_ONCE, forget_keys
 
         statement = forget_keys(now=datetime.now(UTC))
         try:
             removed = PRUNED_AT_ONCE
-            while removed == PRUNED_AT_ONCE and not self._waiting:
+            while removed == PRUNED_AT_ONCE:
                 result = await in_transaction(engine, lambda each: each.execute(statement))
                 removed = result.rowcount
         except Exception as error:
             log.warning("orders.keys_not_pruned", reason=type(error).__name__)
+        finally:
+            self._pruning = None
 
     def _ids(self) -> Callable[[], int]:
         if self._new_id is None:
@@ -158,6 +183,10 @@ class OrderWriter:
         for _, future in waiting:
             if not future.done():
                 future.set_exception(error)
+
+
+def _late() -> DatabaseUnavailable:
+    return DatabaseUnavailable(f"the database did not answer within {DEADLINE_SECONDS:g} s")
 
 
 def _is_refused_row(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
@@ -18,18 +19,22 @@ from sqlalchemy import insert
 
 from shared.db.engine import sync_engine
 from shared.db.migration import migrate
-from shared.db.models import Restaurant
+from shared.db.models import Order, Restaurant, User
 from shared.settings import Settings, load_settings
+from shared.tokens import issue_user_token
 from tests.api.wire import Wire, wire
 from tests.services.children import wait_until
 from tests.services.postgres import PostgresServer
 from tests.services.processes import Serving, start_serve
 
 DETAIL = "/api/restaurants/7"
+ORDERS = "/api/orders"
 IDLE = 500
 IDLE_BYTES = 6 * 1024**2
 QUICK_SECONDS = 2.0  # of a refusal; an answer may take its time
 BATCHES = 2
+USER = 42
+SECRET = "a secret that this test and its servers know"
 
 
 @pytest.fixture(scope="module")
@@ -44,8 +49,8 @@ def own_postgres() -> Iterator[PostgresServer]:
 def serving(
     request: pytest.FixtureRequest, tmp_path: Path
 ) -> Iterator[tuple[Serving, PostgresServer | None]]:
-    """A server whose database holds one restaurant, and that database's server."""
-    env = {"TASTEMATCH_DATA_DIR": str(tmp_path)}
+    """A server whose database holds one restaurant with orders, and that database's server."""
+    env = {"TASTEMATCH_DATA_DIR": str(tmp_path), "TASTEMATCH_JWT_SECRET": SECRET}
     server = None
     if request.param == "postgresql":
         server = request.getfixturevalue("own_postgres")
@@ -61,6 +66,13 @@ def _add_restaurant(settings: Settings) -> None:
     engine = sync_engine(settings)
     with engine.begin() as connection:
         connection.execute(insert(Restaurant).values(id=7, name="Seven", is_active=True))
+        connection.execute(insert(User).values(id=USER))
+        order = {
+            "user_id": USER,
+            "restaurant_id": 7,
+            "order_date": datetime(2025, 1, 1, tzinfo=UTC),
+        }
+        connection.execute(insert(Order), [{"id": number, **order} for number in range(30)])
     engine.dispose()
 
 
@@ -69,7 +81,7 @@ async def test_a_hundred_at_once_are_answered_and_three_hundred_shed_quickly(
 ) -> None:
     server, _ = serving
     for paths in (
-        (DETAIL,),
+        (DETAIL, ORDERS),
         (DETAIL, "/api/restaurants?limit=50", "/api/restaurants?sort=-rating"),
     ):
         hundred, _ = await _storm(server.port, paths, count=100)
@@ -77,7 +89,7 @@ async def test_a_hundred_at_once_are_answered_and_three_hundred_shed_quickly(
     statuses: Counter[int] = Counter()
     seconds: list[float] = []
     for _batch in range(BATCHES):
-        answered, health_seconds = await _storm(server.port, (DETAIL,), count=300)
+        answered, health_seconds = await _storm(server.port, (DETAIL, ORDERS), count=300)
         assert answered[200] >= 100
         statuses += answered
         seconds += health_seconds
@@ -93,9 +105,13 @@ async def _storm(
     (health_reader, health_writer), *storm = opened
     statuses: Counter[int] = Counter()
 
+    known = load_settings({"TASTEMATCH_JWT_SECRET": SECRET})
+    token = issue_user_token(known, user_id=USER, ttl_seconds=600, now=time.time())
+
     async def ask(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, path: str) -> None:
         begun = time.monotonic()
-        writer.write(f"GET {path} HTTP/1.1\r\nHost: a\r\n\r\n".encode())
+        head = f"GET {path} HTTP/1.1\r\nHost: a\r\nAuthorization: Bearer {token}\r\n\r\n"
+        writer.write(head.encode())
         head = (await reader.readuntil(b"\r\n\r\n")).decode()
         status = int(head.split(" ", 2)[1])
         size = re.search(r"content-length: (\d+)", head)

@@ -272,3 +272,28 @@ async def test_cursors_of_others_are_refused(shop: Api) -> None:
     ):
         response = await shop.client.get(f"/api/orders{query}", headers=shop.as_user(user))
         assert response.status_code == status, query
+
+
+async def test_keys_are_kept_for_a_day_and_then_forgotten(shop: Api) -> None:
+    engine = sync_engine(shop.settings)
+    now = datetime.now(UTC)
+    rows = [
+        {
+            "user_id": USER,
+            "key": f"{hours} {number}",
+            "body_hash": "",
+            "order_id": 1,
+            "created_at": now - timedelta(hours=hours),
+        }
+        for hours, many in ((1, 3), (24, 3), (72, 1500))
+        for number in range(many)
+    ]
+    with engine.begin() as connection:
+        connection.execute(insert(IdempotencyKey), rows)
+    engine.dispose()
+    await place(shop, {"restaurant_id": 7}, key="new")
+    deadline = asyncio.get_running_loop().time() + 10
+    while (kept := count(shop, IdempotencyKey)) > 7:
+        assert asyncio.get_running_loop().time() < deadline, f"{kept} keys are kept"
+        await asyncio.sleep(0.01)
+    assert kept == 7
