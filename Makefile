@@ -6,7 +6,7 @@ SETS := api worker demo dev
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format bench lock clean
+.PHONY: help demo test lint lint-types lint-imports lint-style format bench lock clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+%?:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -20,10 +20,17 @@ test: $(VENV)/.dev ## the whole test suite, against real services it starts itse
 	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 4 --dist worksteal
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-imports lint-style
+
+lint-types:
+	$(BIN)/mypy
+
+lint-imports:
+	$(BIN)/lint-imports --no-logo
+
+lint-style:
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
 
 format: $(VENV)/.dev ## format and fix what can be fixed
 	$(BIN)/ruff format .
@@ -49,6 +56,7 @@ lock: ## pin all requirements anew (needs uv on PATH)
 clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .data
 
+# pip compiles one file after the other; what does not compile are templates of other packages.
 # A stamp holds the checksum of the lock file it was made from: a second run installs nothing.
 # The dev set contains the demo set, so a stamp of dev serves both.
 $(VENV)/.demo: FORCE
@@ -64,8 +72,9 @@ define install
 	$(PYTHON) -c 'import sys; sys.exit("TasteMatch needs Python 3.11 or newer") if sys.version_info < (3, 11) else None' && \
 	echo "installing the $(1) requirements into $(VENV)" && \
 	$(PYTHON) -m venv $(VENV) && \
-	$(BIN)/python -m pip install --quiet --require-hashes -r requirements/$(1).lock && \
+	$(BIN)/python -m pip install --quiet --no-compile --require-hashes -r requirements/$(1).lock && \
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index -e . && \
+	{ $(BIN)/python -m compileall -qq -j 2 $(VENV)/lib || true; } && \
 	rm -f $(VENV)/.ok-$(1)-* && touch $(VENV)/.ok-$(1)-$$sum
 endef
 

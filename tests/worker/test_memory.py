@@ -102,7 +102,7 @@ def test_a_run_needs_what_the_plan_predicts(tmp_path):
             check=True,
         ).stdout
 
-    write_folder(Shop(Size(30_000, 3_000, 250_000)), tmp_path / "shop")
+    write_folder(Shop(Size(16_000, 2_000, 150_000)), tmp_path / "shop")
     tastematch("migrate")
     tastematch("import", str(tmp_path / "shop"))
     predicted = json.loads(tastematch("precompute", "--plan", "--json"))

@@ -38,9 +38,10 @@ Env = dict[str, str]
 
 
 @pytest.fixture
-def env(database_url: str, tmp_path: Path) -> Env:
+def env(sqlite_url: str, tmp_path: Path) -> Env:
+    """On SQLite: equal data make equal parts on both databases, as a test of its own says."""
     return {
-        "DATABASE_URL": database_url,
+        "DATABASE_URL": sqlite_url,
         "TASTEMATCH_DATA_DIR": str(tmp_path / "data"),
         "HOME": str(tmp_path),
     }
