@@ -61,9 +61,11 @@ def main() -> None:
     print(f"{ORDERS_A_SECOND} orders/s for {seconds:g} s, two replicas, {SIZE.users:,} users")
     print(f"{'':<60}{'p50 s':>8}{'p95 s':>8}{'max s':>8}")
     for name, shop in (("arq", _machines), ("embedded", _one_machine)):
-        with tempfile.TemporaryDirectory(prefix="tastematch-bench-") as folder:
-            with shop(Path(folder)) as environments:
-                figures = _measured(Path(folder), environments, seconds)
+        with (
+            tempfile.TemporaryDirectory(prefix="tastematch-bench-") as folder,
+            shop(Path(folder)) as environments,
+        ):
+            figures = _measured(Path(folder), environments, seconds)
         _print(name, figures)
 
 
@@ -194,13 +196,13 @@ def _worker_cpu(worker: int) -> dict[str, float]:
 
 
 def _print(name: str, figures: Figures) -> None:
-    for what, values in (
+    for what, measured in (
         ("201 -> list of the replica that took the order", figures.own),
         ("201 -> list of the other replica", figures.other),
         ("201 -> both lists (p95 at most 5, better 1)", figures.both),
         ("closed -> gone from both replicas (at most 5)", figures.closed),
     ):
-        values = sorted(values)
+        values = sorted(measured)
         p95 = values[min(len(values) - 1, int(0.95 * len(values)))]
         line = f"{name}: {what}"
         print(f"{line:<60}{statistics.median(values):>8.2f}{p95:>8.2f}{values[-1]:>8.2f}")

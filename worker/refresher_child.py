@@ -96,7 +96,8 @@ class RefresherChild:
         listening = asyncio.create_task(self._listen(self._process))
         stopping = asyncio.create_task(stop.wait())
         try:
-            await asyncio.wait([listening, stopping], return_when=asyncio.FIRST_COMPLETED)
+            if not self._is_resting:  # which may have been said while it was being started
+                await asyncio.wait([listening, stopping], return_when=asyncio.FIRST_COMPLETED)
             await self._end()
             return self._process.returncode
         finally:

@@ -96,6 +96,11 @@ class ChangedShop:
         cls, env: Mapping[str, str], folder: Path, stack: contextlib.ExitStack
     ) -> ChangedShop:
         """With a first snapshot."""
+        env = {
+            "TASTEMATCH_DATA_DIR": str(folder / "data"),
+            "TASTEMATCH_PRECOMPUTE_CRON": "",
+            **env,
+        }
         load_dataset(env, write_shop(folder / "set"))
         shop = cls(env, folder, stack)
         shop.precompute()

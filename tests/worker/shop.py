@@ -135,6 +135,16 @@ class Shop:
         asyncio.run(self._wake(triggered.job))
         return triggered
 
+    def wake_refresh(self) -> None:
+        """As the API does after a write."""
+
+        async def wake() -> None:
+            queue = open_queue(self.settings)
+            await queue.wake_refresh()
+            await queue.close()
+
+        asyncio.run(wake())
+
     async def _wake(self, job: Job) -> None:
         queue = open_queue(self.settings)
         try:

@@ -10,16 +10,18 @@ from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
 
+import psutil
 import pytest
 from redis import Redis
 from sqlalchemy import delete, select, update
 
 from shared.db import changes
 from shared.db.models import Change, JobRow
+from shared.jobs import records
 from shared.jobs.clock import database_time
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
 from shared.snapshot.overlay import EXCLUSIONS, GONE, UserExclusion, user_key
-from tests.services.children import wait_until
+from tests.services.children import is_alive, wait_until
 from tests.services.databases import sqlite_address
 from tests.services.postgres import PostgresDatabases
 from tests.services.processes import start_worker
@@ -28,27 +30,39 @@ from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
 from worker import refresher_rounds
 
 
-@pytest.fixture(scope="module", params=["disk", "redis"])
-def shop(
-    request: pytest.FixtureRequest,
+@pytest.fixture(scope="module")
+def disk_shop(
+    tmp_path_factory: pytest.TempPathFactory, sqlite_template: Path
+) -> Iterator[ChangedShop]:
+    """SQLite and files. Each test has users of its own in it, and leaves a snapshot."""
+    folder = tmp_path_factory.mktemp("disk")
+    shutil.copyfile(sqlite_template, folder / "shop.db")
+    with contextlib.ExitStack() as stack:
+        env = {"DATABASE_URL": sqlite_address(folder / "shop.db")}
+        yield ChangedShop.opened(env, folder, stack)
+
+
+@pytest.fixture(scope="module")
+def redis_shop(
     tmp_path_factory: pytest.TempPathFactory,
     postgres: PostgresDatabases,
     postgres_template: str,
     redis_server: RedisDatabases,
-    sqlite_template: Path,
 ) -> Iterator[ChangedShop]:
-    """SQLite and files, or PostgreSQL and Redis. Each test has users of its own in it."""
-    folder = tmp_path_factory.mktemp(request.param)
-    env = {"TASTEMATCH_DATA_DIR": str(folder / "data"), "TASTEMATCH_PRECOMPUTE_CRON": ""}
+    """PostgreSQL and Redis."""
+    folder = tmp_path_factory.mktemp("redis")
     with contextlib.ExitStack() as stack:
-        if request.param == "redis":
-            env["DATABASE_URL"] = postgres.create_database(template=postgres_template)
-            stack.callback(postgres.drop_database, env["DATABASE_URL"])
-            env["REDIS_URL"] = redis_server.fresh_url()
-        else:
-            shutil.copyfile(sqlite_template, folder / "shop.db")
-            env["DATABASE_URL"] = sqlite_address(folder / "shop.db")
+        url = postgres.create_database(template=postgres_template)
+        stack.callback(postgres.drop_database, url)
+        env = {"DATABASE_URL": url, "REDIS_URL": redis_server.fresh_url()}
         yield ChangedShop.opened(env, folder, stack)
+
+
+@pytest.fixture(params=["disk", "redis"])
+def shop(request: pytest.FixtureRequest) -> ChangedShop:
+    found = request.getfixturevalue(f"{request.param}_shop")
+    assert isinstance(found, ChangedShop)
+    return found
 
 
 # --- lists ------------------------------------------------------------------------------------
@@ -226,8 +240,9 @@ def test_who_marks_late_makes_the_change_open_again(shop: ChangedShop) -> None:
     assert shop.count_open() == 0
 
 
-def test_a_killed_refresher_loses_nothing(shop: ChangedShop) -> None:
-    users = [shop.new_user_id() for _ in range(300)]
+def test_a_killed_refresher_loses_nothing(redis_shop: ChangedShop) -> None:
+    shop = redis_shop
+    users = [shop.new_user_id() for _ in range(150)]
     for user in users:
         shop.add_user(user, "Halle")
 
@@ -357,15 +372,34 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
 # --- in a worker ------------------------------------------------------------------------------
 
 
-def test_a_worker_starts_its_refresher_and_one_in_its_place(shop: ChangedShop) -> None:
-    with start_worker(env=shop.env) as worker:
+def test_a_worker_starts_replaces_and_rests_its_refresher(disk_shop: ChangedShop) -> None:
+    """Its budget is too small for refresher and precompute beside each other."""
+    shop = disk_shop
+
+    def refresher() -> int | None:
+        found = [each for each in worker.descendants() if "worker.refresher" in each.cmdline()]
+        return found[0].pid if found else None
+
+    with start_worker(env=shop.env | {"TASTEMATCH_WORKER_MEMORY_MB": "300"}) as worker:
         shop.order(USERS[17], 3)
         wait_until(lambda: shop.lists(USERS[17]), timeout_seconds=20, describe=worker.log_tail)
-        (refresher,) = worker.descendants()
-        os.kill(refresher.pid, signal.SIGKILL)
+        first = refresher()
+        assert first
+        os.kill(first, signal.SIGKILL)
         shop.hide(USERS[18], 3)
         wait_until(lambda: shop.exclusion(USERS[18]), timeout_seconds=20, describe=worker.log_tail)
-        (again,) = worker.descendants()
-        assert again.pid != refresher.pid
-        assert worker.stop() == 0
-    assert not again.is_running()
+        second = refresher()
+        assert second not in (None, first)
+
+        before = shop.version
+        with shop.engine.begin() as connection:
+            now = database_time(connection)
+            records.trigger(connection, kind="precompute", origin="api", now=now)
+        wait_until(lambda: shop.version != before, timeout_seconds=30, describe=worker.log_tail)
+        assert "precompute.alone" in worker.stderr()
+        assert not psutil.pid_exists(second or 0)
+        shop.hide(USERS[20], 3)
+        wait_until(lambda: shop.exclusion(USERS[20]), timeout_seconds=20, describe=worker.log_tail)
+        children = worker.descendants()
+        assert worker.stop() == 0, worker.log_tail()
+    assert not any(is_alive(child) for child in children)

@@ -114,6 +114,25 @@ def test_a_message_alone_wakes_an_arq_worker(redis_shop: tuple[Shop, RedisServer
         assert not [key for key in client.keys("*") if not key.startswith(b"shop:")]
 
 
+def test_a_wake_for_changes_is_heard_while_a_precompute_runs(
+    redis_shop: tuple[Shop, RedisServer],
+) -> None:
+    shop, server = redis_shop
+    shop.started_worker("--until", shop.folder / "go", look=NEVER_SECONDS)
+    job = shop.trigger().job
+    shop.until_started()
+    key = "shop:arq:job:refresh_users"
+    with server.client() as client:
+        for _ in range(2):
+            shop.wake_refresh()
+            wait_until(
+                lambda: not client.exists(key), timeout_seconds=5, describe="the wake to be taken"
+            )
+    assert shop.read(job).state == "running"
+    (shop.folder / "go").touch()
+    shop.until_state(job, "succeeded")
+
+
 def test_a_message_that_was_lost_is_not_missed(redis_shop: tuple[Shop, RedisServer]) -> None:
     shop, server = redis_shop
     job = shop.trigger().job
