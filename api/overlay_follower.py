@@ -110,6 +110,9 @@ class OverlayFollower:
                 if found is not None:
                     notes.lists_came(user_id, found.user.revision)
             kept = {*local_versions(self._snapshots_dir), snapshot.version}
+            for version, lists in list(self._lists.items()):
+                if version not in kept:
+                    lists.remove()
             remove_abandoned(self._overlay.folder, kept)
 
     def start(self) -> None:
