@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
 from sqlalchemy import Connection, delete, select, text
+from sqlalchemy.dialects.postgresql import insert as postgresql_insert
+from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from shared.db.audit import Action, record_action
 from shared.db.changes import note_changes
@@ -86,13 +88,13 @@ def erase_user(connection: Connection, user_id: int, *, actor: Actor) -> int:
     may still know one. The rows go by the foreign keys of their tables.
     """
     _wait_longer(connection)
-    # As it is locked by whoever changes the user's row; not against who refers to it.
-    one = select(User.id).where(User.id == user_id).with_for_update(key_share=True)
-    connection.execute(one)
+    existed = connection.scalar(select(User.id).where(User.id == user_id)) is not None
+    # Adds or locks the row first, as all who write users do; those who refer to it go on.
+    connection.execute(_add_or_lock(connection, user_id))
     noting = note_changes("user", [user_id], dialect=connection.dialect)
     revision: int = connection.execute(noting).one().revision
-    found = connection.execute(delete(User).where(User.id == user_id)).rowcount
-    _record(connection, "user.erase", str(user_id), {"existed": found > 0}, actor)
+    connection.execute(delete(User).where(User.id == user_id))
+    _record(connection, "user.erase", str(user_id), {"existed": existed}, actor)
     return revision
 
 
@@ -104,6 +106,15 @@ def _merge(
     staging.add(rows)
     staging.lock()
     return tuple(staging.compare()), staging.merge()
+
+
+def _add_or_lock(connection: Connection, user_id: int) -> Any:
+    insert = sqlite_insert if connection.dialect.name == "sqlite" else postgresql_insert
+    return (
+        insert(User)
+        .values(id=user_id)
+        .on_conflict_do_update(index_elements=[User.id], set_={"name": User.name})
+    )
 
 
 def _switched(rows: Sequence[tuple[Any, ...]], merged: Merged) -> tuple[tuple[int, bool, int], ...]:
