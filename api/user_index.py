@@ -3,7 +3,8 @@
 Users that are asked for lie all over the index. Mapped, its pages would soon all count as this
 process's memory, 15 MB with a million users; read, they stay in the kernel's cache alone. The ids
 at the beginning of each block are kept, so that a search reads one block. City and source are
-mapped, as they take a fifth of the index and each reading would cost as much as the search.
+mapped, as they take a fifth of the index and each reading would cost as much as the search. Users
+found lately are remembered: who asks for one list asks for others.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from shared.snapshot.format import KIND_USERS, UserEntry
 from shared.snapshot.sections import HEADER, read_header
 
 BLOCK = 128  # ids
+MAX_REMEMBERED = 2048  # users, of 300 bytes
 ID_BYTES, OFFSET_BYTES, CITY_BYTES, SOURCE_BYTES = 8, 4, 2, 1
 
 _OFFSETS = struct.Struct("<II")
@@ -46,9 +48,18 @@ class UserIndex:
         self._cities = whole[cities_at : cities_at + CITY_BYTES * count].cast("H")
         self._sources = whole[sources_at : sources_at + SOURCE_BYTES * count]
         os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
+        self._remembered: dict[int, UserEntry] = {}
         self._firsts = array("q", map(self._id_at, range(0, count, BLOCK)))
 
     def find(self, user_id: int) -> UserEntry | None:
+        found = self._remembered.get(user_id)
+        if found is None and (found := self._search(user_id)) is not None:
+            if len(self._remembered) >= MAX_REMEMBERED:
+                self._remembered.clear()
+            self._remembered[user_id] = found
+        return found
+
+    def _search(self, user_id: int) -> UserEntry | None:
         block = bisect_right(self._firsts, user_id) - 1
         if block < 0:
             return None
