@@ -36,7 +36,8 @@ def refresh_until_idle(
     settings: Settings, wake: threading.Event, *, idle_seconds: float = IDLE_SECONDS
 ) -> None:
     """Works until there was nothing to do for so long; outlives store and database."""
-    engine = sync_engine(settings, statement_timeout_seconds=settings.db_statement_timeout)
+    one = settings.model_copy(update={"db_pool_size": 1, "db_max_overflow": 0})
+    engine = sync_engine(one, statement_timeout_seconds=settings.db_statement_timeout)
     store, overlay = open_store(settings), open_overlay(settings)
     rounds = Rounds(settings, engine=engine, store=store, overlay=overlay, on_done=_tell_done)
     try:

@@ -23,7 +23,7 @@ SECRETS = {
 }
 
 API_REPLICAS = 2
-WORKER_PROCESSES = 2  # the worker, and the child in which it computes
+WORKER_POOLS = 4  # of the worker, its refresher, its child, and that child's look at its job
 COMMAND_CONNECTIONS = 1  # migrate, import or an operator's command
 RESERVED_CONNECTIONS = 3  # PostgreSQL's superuser_reserved_connections
 
@@ -117,7 +117,7 @@ def test_connections_add_up_to_what_postgresql_allows(api: str, worker: str) -> 
     def needed(replicas: int) -> int:
         return (
             replicas * _most_connections(api)
-            + WORKER_PROCESSES * _most_connections(worker)
+            + WORKER_POOLS * _most_connections(worker)
             + COMMAND_CONNECTIONS
             + RESERVED_CONNECTIONS
         )
