@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 from httpx import Response
 
+from shared.db import operator_writes
 from shared.db.engine import sync_engine
 from shared.db.migration import migrate
 from shared.db.models import Restaurant, RestaurantTerm
 from shared.db.targets import RESTAURANTS
+from shared.db.upserts import Staging
 from shared.settings import load_settings
 from shared.snapshot.store import SnapshotStore
 from tastematch.dataset import open_dataset
@@ -43,6 +45,25 @@ FULL: dict[str, Any] = {
 BARE = {"id": 8, "name": "bare"}
 EMPTY = dict.fromkeys(FULL) | BARE | {"is_active": True}
 STORED = [getattr(Restaurant, name) for name in RESTAURANTS.written]
+
+REFUSED: list[tuple[str, str, int, list[str] | None]] = [
+    ("9", "{}", 404, None),
+    ("x", "{}", 422, ["restaurant_id"]),
+    ("7?force=1", "{}", 422, ["force"]),
+    ("metadata", "{}", 405, None),
+    ("7", "", 400, None),
+    ("7", "[]", 400, None),
+    ("7", "{", 400, None),
+    ("7", '{"name":"a","name":"b"}', 400, None),
+    ("7", '{"id":8}', 422, ["id"]),
+    ("7", '{"name":null}', 422, ["name"]),
+    ("7", '{"name":""}', 422, ["name"]),
+    ("7", '{"is_active":null}', 422, ["is_active"]),
+    ("7", '{"is_active":"false"}', 422, ["is_active"]),
+    ("7", '{"rating":-0.1,"price_range":5,"x":1}', 422, ["x", "rating", "price_range"]),
+    ("7", '{"latitude":1e400}', 422, ["latitude"]),
+    ("7", json.dumps({"description": "x" * 65_536}), 413, None),
+]
 
 
 @pytest.fixture
@@ -202,42 +223,15 @@ async def test_what_is_given_changes_and_nothing_else(shop: Writing) -> None:
     assert shop.audit()[2] == ("service", "restaurant.change", "7", {"columns": ["name"]})
 
 
-@pytest.mark.parametrize(
-    ("restaurant_id", "body", "status", "names"),
-    [
-        ("9", "{}", 404, None),
-        ("x", "{}", 422, ["restaurant_id"]),
-        ("7?force=1", "{}", 422, ["force"]),
-        ("7", "[]", 400, None),
-        ("7", "{", 400, None),
-        ("7", '{"name":"a","name":"b"}', 400, None),
-        ("7", '{"id":8}', 422, ["id"]),
-        ("7", '{"name":null}', 422, ["name"]),
-        ("7", '{"name":""}', 422, ["name"]),
-        ("7", '{"is_active":null}', 422, ["is_active"]),
-        ("7", '{"is_active":"false"}', 422, ["is_active"]),
-        ("7", '{"rating":-0.1,"price_range":5,"x":1}', 422, ["x", "rating", "price_range"]),
-        ("7", '{"latitude":1e400}', 422, ["latitude"]),
-        ("7", json.dumps({"description": "x" * 65_536}), 413, None),
-    ],
-)
-async def test_what_is_not_as_declared_changes_nothing(
-    sqlite_url: str,
-    tmp_path: Path,
-    restaurant_id: str,
-    body: str,
-    status: int,
-    names: list[str] | None,
-) -> None:
+async def test_what_is_not_as_declared_changes_nothing(sqlite_url: str, tmp_path: Path) -> None:
     async with writing(sqlite_url, tmp_path) as shop:
         await shop.put_lines(PATH, [FULL])
-        answer = await shop.api.client.patch(
-            f"{PATH}/{restaurant_id}",
-            content=body,
-            headers=shop.api.as_service | {"Content-Type": "application/json"},
-        )
-        assert answer.status_code == status
-        assert names is None or [e["name"] for e in answer.json()["errors"]] == names
+        headers = shop.api.as_service | {"Content-Type": "application/json"}
+        for restaurant_id, body, status, names in REFUSED:
+            path = f"{PATH}/{restaurant_id}"
+            answer = await shop.api.client.patch(path, content=body, headers=headers)
+            assert answer.status_code == status, body
+            assert names is None or [e["name"] for e in answer.json()["errors"]] == names
         assert (await shop.api.client.get(f"{PATH}/7")).json() == FULL
         assert len(shop.audit()) == 1
 
@@ -254,6 +248,23 @@ async def test_no_change_at_once_is_lost(shop: Writing) -> None:
     assert [tuple(row) for row in stored] == [(7, *wanted.values())]
     assert shop.changes("restaurant") == {7: 1}
     assert await found(shop, city="kyoto") == []
+
+
+async def test_who_writes_restaurants_waits_for_an_import_and_orders_do_not(
+    postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(operator_writes, "LOCK_SECONDS", 0.2)
+    async with writing(postgres_url, tmp_path) as shop:
+        await shop.put_lines(PATH, [FULL])
+        with shop.engine.connect() as importing:
+            Staging(importing, RESTAURANTS).lock()
+            answer = await change(shop, 7, {"rating": 1})
+            assert (answer.status_code, answer.json()["code"]) == (503, "database-unavailable")
+            ordered = await shop.api.client.post(
+                "/api/orders", json={"restaurant_id": 7}, headers=shop.api.as_user(42)
+            )
+            assert ordered.status_code == 201
+        assert (await change(shop, 7, {"rating": 1})).status_code == 200
 
 
 async def test_a_closed_restaurant_leaves_the_answers_at_once(
