@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import Table, inspect
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, inspect
 
 from shared.db.models import Base, Order, Restaurant, User
 from shared.search_keys import cuisine_keys, filter_key, name_key, search_text
@@ -40,6 +41,23 @@ class Target:
         if self.derive is None:
             return rows
         return [(*row[:-1], *self.derive(row), row[-1]) for row in rows]
+
+
+@lru_cache
+def staging_table(target: Target, *, is_sqlite: bool) -> Table:
+    """What rows of the target are staged in; one object, so that statements are compiled once."""
+    columns = [
+        # The key is the rowid on SQLite and costs nothing; on PostgreSQL an index would.
+        Column(name, target.table.c[name].type, primary_key=name == "id" and is_sqlite)
+        for name in target.written
+    ]
+    return Table(
+        f"staged_{target.table.name}",
+        MetaData(),
+        *columns,
+        Column("line", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
+        prefixes=["TEMPORARY"],
+    )
 
 
 def keys_of(name: str, cuisine_type: str | None, city: str | None) -> tuple[str, str, str, str]:

@@ -13,12 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from sqlalchemy import (
-    BigInteger,
-    Column,
     ColumnElement,
     Connection,
-    Integer,
-    MetaData,
     Select,
     Table,
     and_,
@@ -40,7 +36,7 @@ from sqlalchemy.schema import CreateTable
 from shared.db.changes import note_changes_of
 from shared.db.restaurant_keys import write_terms_of_staged
 from shared.db.row_forms import CopyText, sqlite_rows
-from shared.db.targets import RESTAURANTS, USERS, Reference, Target
+from shared.db.targets import RESTAURANTS, USERS, Reference, Target, staging_table
 from shared.parsing import MAX_ID
 
 IDS_A_STATEMENT = 500
@@ -81,18 +77,7 @@ class Staging:
         self._count = 0
         self._lowest = MAX_ID
         self._highest = 0
-        columns = [
-            # The key is the rowid on SQLite and costs nothing; on PostgreSQL an index would.
-            Column(name, target.table.c[name].type, primary_key=name == "id" and self._is_sqlite)
-            for name in target.written
-        ]
-        self._staged = Table(
-            f"staged_{target.table.name}",
-            MetaData(),
-            *columns,
-            Column("line", BigInteger().with_variant(Integer, "sqlite"), nullable=False),
-            prefixes=["TEMPORARY"],
-        )
+        self._staged = staging_table(target, is_sqlite=self._is_sqlite)
         # A connection of a pool may have it from before.
         connection.execute(CreateTable(self._staged, if_not_exists=True))
 
