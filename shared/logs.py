@@ -9,7 +9,15 @@ import os
 import sys
 from typing import Any
 
-import structlog
+# structlog loads rich for tracebacks that nothing here prints: 4 MB of every process. What is
+# absent it does without; commands import rich later, as they need it.
+_IS_HIDDEN = "rich" not in sys.modules
+if _IS_HIDDEN:
+    sys.modules["rich"] = None  # type: ignore[assignment]
+import structlog  # noqa: E402
+
+if _IS_HIDDEN:
+    del sys.modules["rich"]
 
 Logger = structlog.typing.FilteringBoundLogger
 

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 import orjson
-import structlog
 
 from shared.errors import SettingsError
 from shared.settings import Settings
@@ -91,6 +90,9 @@ class KeyRing:
                 self._keys = _read_jwks(self._jwks_file)
                 self._revision += 1
             except SettingsError as error:
+                # After `shared/logs.py`, which sees to what is loaded with it.
+                import structlog
+
                 log = structlog.get_logger(logger_name=__name__)
                 log.warning("token_keys.kept", reason=error.message)
         return self._revision

@@ -86,6 +86,22 @@ def test_the_serving_api_has_no_numpy_in_its_memory() -> None:
     assert [name for name in NOT_IN_THE_API if f"/{name}" in maps] == []
 
 
+def test_the_server_does_without_what_only_commands_show() -> None:
+    code = (
+        "import sys, api.server; "
+        "print({'rich', 'pygments', 'sqlalchemy', 'asyncpg', 'redis', 'arq'} & {*sys.modules}); "
+        "import rich.console"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=repository.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == "set()\n"
+
+
 def test_readiness_needs_no_sqlalchemy(postgres_url: str) -> None:
     """Compiled packages are visible by their paths."""
     with start_serve(env={"DATABASE_URL": postgres_url}) as serving:
