@@ -52,7 +52,7 @@ class Resources:
         self.lifecycle = lifecycle
         self.authenticator = Authenticator(settings)
         self.page_cursors = PageCursors(settings)
-        self.overlay = Overlay(settings)
+        self.overlay = Overlay(settings.overlay_dir)
         self.overlay_follower = OverlayFollower(settings, self.overlay, open_overlay(settings))
         self.snapshots = SnapshotFollower(settings, store, self.overlay_follower)
         self.inspection = Inspection(settings, store, self.snapshots)

@@ -7,17 +7,17 @@ and `gone_in`; whoever writes calls `note_...` after the commit, with the revisi
 
 from __future__ import annotations
 
-import hashlib
 import threading
+import zlib
 from array import array
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from api.changes import NONE_INACTIVE, NOTHING_GONE, UNCHANGED, Gone, UserChanges
 from api.overlay_logs import Exclusions, Found, Told
 from api.overlay_notes import NO_NOTES, Notes
 from shared.errors import SnapshotUnavailable, VersionGone
-from shared.settings import Settings
 
 if TYPE_CHECKING:
     from api.local_snapshot import LocalSnapshot
@@ -28,8 +28,9 @@ NOBODY: frozenset[int] = frozenset()
 class Overlay:
     """One of a process. `on_inactive` is called when the set of inactive restaurants changed."""
 
-    def __init__(self, settings: Settings) -> None:
-        self.folder = settings.data_dir / "overlay"
+    def __init__(self, folder: Path) -> None:
+        """folder: where records are kept on the disk."""
+        self.folder = folder
         self.notes = Notes()
         self.exclusions: Exclusions | None = None
         """None until they are opened."""
@@ -38,10 +39,11 @@ class Overlay:
         self.on_inactive: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
 
-    def open(self) -> None:
+    def open(self) -> Exclusions:
         """Reads what an earlier process left on the disk."""
         self.exclusions = Exclusions(self.folder)
         self.combine()
+        return self.exclusions
 
     # --- what a write changed ---
 
@@ -168,4 +170,4 @@ def _gone(snapshot: LocalSnapshot, inactive: frozenset[int]) -> Gone:
 
 
 def _digest(ids: Iterable[int]) -> bytes:
-    return hashlib.sha256(array("q", ids).tobytes()).hexdigest()[:8].encode()
+    return b"%08x" % zlib.crc32(array("q", ids).tobytes())

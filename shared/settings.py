@@ -252,6 +252,11 @@ class Settings(BaseSettings):
         return self.data_dir / "snapshots"
 
     @property
+    def overlay_dir(self) -> Path:
+        """Where the API keeps what changed since the snapshots it serves."""
+        return self.data_dir / "overlay"
+
+    @property
     def models_dir(self) -> Path:
         """Where the worker keeps the models of published snapshots."""
         return self.data_dir / "models"

@@ -1,4 +1,4 @@
-"""The snapshot that the store points to, for commands that need no API."""
+"""The snapshot that the store points to, and what changed since, for commands that need no API."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ from shared.errors import SnapshotDamaged, SnapshotUnavailable, SnapshotUnsuppor
 from shared.settings import Settings
 
 if TYPE_CHECKING:
+    from api.changes import UserChanges
     from api.local_snapshot import LocalSnapshot
+    from shared.snapshot.overlay import Entry, OverlayReader
 
 
 @contextlib.contextmanager
@@ -39,3 +41,43 @@ def active_snapshot(settings: Settings) -> Iterator[LocalSnapshot]:
             yield snapshot
     finally:
         store.close()
+
+
+def changes_of(settings: Settings, snapshot: LocalSnapshot, user_id: int) -> UserChanges:
+    """What the store tells of the user, and of restaurants, since the snapshot was made.
+
+    Raises StoreUnavailable, SnapshotDamaged.
+    """
+    from api.overlay import Overlay
+    from api.overlay_logs import RefreshedLists
+    from shared.snapshot.opening import open_overlay
+    from shared.snapshot.overlay import EXCLUSIONS, user_key
+
+    own = user_key(user_id)
+    with (
+        contextlib.closing(open_overlay(settings)) as reader,
+        tempfile.TemporaryDirectory(prefix="tastematch-") as name,
+    ):
+        overlay = Overlay(Path(name))
+        exclusions = overlay.open()
+        for entries in _entries(reader, EXCLUSIONS):
+            exclusions.take(each for each in entries if each.key == own or each.key[0] == "r")
+        overlay.combine()
+        snapshot.refreshed = RefreshedLists(
+            overlay.folder,
+            snapshot.version,
+            restaurants=snapshot.restaurants.count,
+            cities=len(snapshot.cities),
+        )
+        for entries in _entries(reader, snapshot.version):
+            snapshot.refreshed.take(each for each in entries if each.key == own)
+        return overlay.of_user(snapshot, user_id)
+
+
+def _entries(reader: OverlayReader, log: str) -> Iterator[list[Entry]]:
+    from shared.snapshot.overlay import MAX_RECORDS
+
+    place = 0
+    while entries := reader.read(log, after=place, limit=MAX_RECORDS):
+        yield entries
+        place = entries[-1].place

@@ -9,9 +9,10 @@ import click
 
 from shared.parsing import MAX_ID
 from shared.settings import load_settings
-from tastematch.active_snapshot import active_snapshot
+from tastematch.active_snapshot import active_snapshot, changes_of
 
 if TYPE_CHECKING:
+    from api.changes import UserChanges
     from api.local_snapshot import LocalSnapshot
 
 LISTS = ("for_you", "discover", "order_again")
@@ -48,12 +49,15 @@ _SENTENCES = {
 def command(user_id: int, list_names: tuple[str, ...], limit: int, as_json: bool) -> None:
     """Prints a user's history and lists with the reason for each restaurant.
 
-    Reads the active snapshot directly from the store: works with the API down.
+    Reads the active snapshot, and what changed since, directly from the store: works with the API
+    down.
     """
     import orjson
 
-    with active_snapshot(load_settings()) as snapshot:
-        document = _explained(snapshot, user_id, list_names or LISTS[:2], limit)
+    settings = load_settings()
+    with active_snapshot(settings) as snapshot:
+        changes = changes_of(settings, snapshot, user_id)
+        document = _explained(snapshot, user_id, list_names or LISTS[:2], limit, changes)
     if as_json:
         click.echo(orjson.dumps(document))
     else:
@@ -61,7 +65,11 @@ def command(user_id: int, list_names: tuple[str, ...], limit: int, as_json: bool
 
 
 def _explained(
-    snapshot: LocalSnapshot, user_id: int, list_names: Sequence[str], limit: int
+    snapshot: LocalSnapshot,
+    user_id: int,
+    list_names: Sequence[str],
+    limit: int,
+    changes: UserChanges,
 ) -> dict[str, Any]:
     """The JSON document: the history, then the items of each list as the API's detailed form."""
     import orjson
@@ -69,11 +77,15 @@ def _explained(
     from api.explaining import explained_lists
     from api.serving import serve
 
-    ordered = serve(snapshot, user_id, list_name="order_again", limit=snapshot.restaurants.count)
+    count = snapshot.restaurants.count
+    ordered = serve(snapshot, user_id, list_name="order_again", limit=count, changes=changes)
     history = ordered.lists.order_again
+    is_known = changes.refreshed is not None or (
+        snapshot.users.find(user_id) is not None and not changes.is_erased
+    )
     return {
         "user_id": user_id,
-        "is_known": snapshot.users.find(user_id) is not None,
+        "is_known": is_known,
         "city": snapshot.cities[ordered.city],
         "source": ordered.source,
         "snapshot_version": snapshot.version,
@@ -82,7 +94,7 @@ def _explained(
             "restaurants": len(history),
             "items": [orjson.loads(snapshot.projection(o)) for o in history[:limit]],
         },
-        "lists": explained_lists(snapshot, user_id, list_names, limit=limit),
+        "lists": explained_lists(snapshot, user_id, list_names, limit=limit, changes=changes),
     }
 
 

@@ -8,7 +8,7 @@ import click
 
 from shared.parsing import MAX_ID
 from shared.settings import load_settings
-from tastematch.active_snapshot import active_snapshot
+from tastematch.active_snapshot import active_snapshot, changes_of
 
 LISTS = ("for_you", "discover", "order_again")
 MAX_LIMIT = 200
@@ -31,13 +31,16 @@ DEFAULT_LIMIT = 20
 @click.option("--names", is_flag=True, help="With name, cuisine and city of each restaurant.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(user_id: int, list_name: str, limit: int, names: bool, as_json: bool) -> None:
-    """Prints a user's list from the active snapshot, read directly from the store."""
+    """Prints a user's list from the active snapshot and what changed since, read directly from the
+    store."""
     import orjson
 
     from api.serving import serve
 
-    with active_snapshot(load_settings()) as snapshot:
-        served = serve(snapshot, user_id, list_name=list_name, limit=limit)
+    settings = load_settings()
+    with active_snapshot(settings) as snapshot:
+        changes = changes_of(settings, snapshot, user_id)
+        served = serve(snapshot, user_id, list_name=list_name, limit=limit, changes=changes)
         ids = [snapshot.restaurants.ids[ordinal] for ordinal in served.ordinals]
         restaurants = [orjson.loads(snapshot.projection(o)) for o in served.ordinals]
         document: dict[str, Any] = {

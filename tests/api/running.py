@@ -109,7 +109,7 @@ class Api:
 
 def follower_of(settings: Settings, store: SnapshotReader) -> SnapshotFollower:
     """One that no API runs: its steps are the test's."""
-    overlay = Overlay(settings)
+    overlay = Overlay(settings.overlay_dir)
     overlay.open()
     return SnapshotFollower(
         settings, store, OverlayFollower(settings, overlay, open_overlay(settings))

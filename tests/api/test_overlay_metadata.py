@@ -92,7 +92,7 @@ class Replica:
         self.start()
 
     def start(self) -> None:
-        self.overlay = Overlay(self.settings)
+        self.overlay = Overlay(self.settings.overlay_dir)
         self.overlay.open()
         reader = open_overlay(self.settings)
         self.follower = OverlayFollower(self.settings, self.overlay, reader)

@@ -11,6 +11,7 @@ import pytest
 
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
+from tests.api.overlays import teller_of
 from tests.api.running import (
     BEYOND_JAVASCRIPT,
     CITY_ONLY,
@@ -23,7 +24,7 @@ from tests.api.running import (
 )
 from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
-from tests.services.snapshots import publish_snapshot
+from tests.services.snapshots import UserSpec, publish_snapshot
 
 Command = Callable[..., Done]
 Recommend = Callable[..., str]
@@ -128,3 +129,31 @@ def test_without_a_store_it_exits_with_4(
     done = tastematch("recommend", "--user", "1", env=environment(broken))
     assert done.returncode == 4
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_what_changed_since_the_snapshot_holds(tmp_path: Path, tastematch: Command) -> None:
+    settings = load_settings({"TASTEMATCH_DATA_DIR": str(tmp_path)})
+    store = open_store(settings)
+    manifest = publish_snapshot(store, SPEC)
+    store.close()
+    lists = UserSpec("personal", "Osaka", for_you=(109, 107, 105), order_again=(105, 109))
+    with teller_of(settings) as teller:
+        teller.lists(manifest, SPEC, SHORT, lists, 4)
+        teller.hides(SHORT, [107], 5)
+        teller.closed(105)
+        teller.erased(PERSONAL, 2)
+
+    def told(*words: str) -> str:
+        done = tastematch(*words, env=environment(tmp_path))
+        assert (done.returncode, done.stderr) == (0, "")
+        return done.stdout
+
+    assert told("recommend", "--user", str(SHORT), "--limit", "1").split() == ["109"]
+    assert told("recommend", "--user", str(SHORT), "--list", "order_again").split() == ["109"]
+    unknown = told("recommend", "--user", str(UNKNOWN))
+    assert told("recommend", "--user", str(PERSONAL)) == unknown
+    explained = json.loads(told("explain", "--user", str(SHORT), "--limit", "2", "--json"))
+    assert [item["id"] for item in explained["lists"]["for_you"]["items"]][:1] == [109]
+    assert explained["is_known"]
+    assert not json.loads(told("explain", "--user", str(PERSONAL), "--json"))["is_known"]
+    assert not (tmp_path / "overlay").exists()
