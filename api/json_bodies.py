@@ -65,6 +65,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise ValueError("a member is given twice")
+    for name in members:
+        name.encode()  # half a surrogate pair, which no answer could name, is no name
     return members
 
 

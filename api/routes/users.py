@@ -44,8 +44,9 @@ async def put_users(request: Request, resources: AppResources, principal: Servic
 
     actor = operator_writes.Actor(principal.role, request.scope[REQUEST_ID])
 
-    def written(_told: Written) -> None:
-        resources.refresh_wake.wake()
+    def written(told: Written) -> None:
+        if any(row.outcome != "unchanged" for row in told.rows):
+            resources.refresh_wake.wake()
 
     answer = await write_rows(
         request,

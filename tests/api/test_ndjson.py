@@ -77,14 +77,15 @@ async def test_what_is_wrong_with_a_line_costs_no_other(shop: Writing) -> None:
         long[:-5],
         longest,
         b'{"id":18446744073709551616}',
+        b'{"\\udfff":1}',
         b'{"id":11}',
     ]
     assert len(longest) == LIMITS.line_bytes
     told = await shop.put_lines(USERS, lines)
-    good = {1: 1, 17: 10, 19: 11}
+    good = {1: 1, 17: 10, 20: 11}
     assert shortly(told) == [
         (n, good.get(n, 6 if n == 12 else None), "created" if n in good else "rejected")
-        for n in (1, *range(4, 20))
+        for n in (1, *range(4, 21))
     ]
     for each in told:
         assert ("errors" in each) == (each["outcome"] == "rejected")
