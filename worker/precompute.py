@@ -1,8 +1,9 @@
 """One precompute, stage after stage, top to bottom: the only control flow of the pipeline.
 
 Run as a child process (`python -m worker.precompute`), so that its memory goes back to the system
-and its peak is honest. It speaks JSON lines on stdout (`progress`, then `done` or `error`) and
-ends when its stdin is closed, so that it never outlives the process that started it.
+and its peak is honest. It speaks JSON lines on stdout (`progress`, `published` at the moment of the
+switch, then `done` or `error`) and ends when its stdin is closed, so that it never outlives the
+process that started it.
 """
 
 from __future__ import annotations
