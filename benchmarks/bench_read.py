@@ -26,6 +26,7 @@ from benchmarks.large_snapshot import RESTAURANTS, publish_users
 from benchmarks.load import require_generator, run_load
 from benchmarks.many_tokens import rotating_tokens
 from benchmarks.measured_process import cpu_seconds, pss_mb
+from shared.db.migration import migrate
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 from shared.tokens import issue_user_token
@@ -66,6 +67,7 @@ def main() -> None:
         store = open_store(settings)
         publish_users(store, users)
         store.close()
+        migrate(settings)
         with (
             running_hello(core=SERVER_CORE) as (hello_url, hello_pid),
             start_serve(env=environment) as serving,
@@ -83,9 +85,14 @@ def main() -> None:
                     _measure(target, is_kept=number > 0)
             _report(targets, users=users, rounds=rounds)
             asked = sum(target.requests for target in targets[1:])
+            after = pss_mb(pid)
+            httpx.get(f"{serving.url}/ready").raise_for_status()
+            with_probe = pss_mb(pid)
+            httpx.get(f"{serving.url}/api/restaurants").raise_for_status()
             print(
                 f"PSS of the serving process with {users:,} users: {before:.1f} MB idle, "
-                f"{pss_mb(pid):.1f} MB after {asked:,} requests"
+                f"{after:.1f} MB after {asked:,} requests, {with_probe:.1f} MB after /ready, "
+                f"{pss_mb(pid):.1f} MB after a request that needs the database"
             )
             read_conditions.measure_connections(serving.url, pid, targets[2].headers)
     read_conditions.measure_growth(rounds)
@@ -112,6 +119,7 @@ def _targets(settings: Settings, url: str, pid: int, folder: Path, users: int) -
     etag = httpx.get(lists, headers=user).headers["etag"]
     zstd = {"Accept-Encoding": "zstd, br, gzip"}
     metadata_etag = httpx.get(metadata, headers=zstd).headers["etag"]
+    popular = httpx.get(f"{url}/api/lists/popular").json()
     many = rotating_tokens(settings, folder / "tokens.lua", users=users)
     return [
         Target("/health", f"{url}/health", pid),
@@ -125,6 +133,7 @@ def _targets(settings: Settings, url: str, pid: int, folder: Path, users: int) -
         Target("metadata, 304", metadata, pid, zstd | {"If-None-Match": metadata_etag}),
         Target("metadata, identity", metadata, pid, {"Accept-Encoding": "identity"}),
         Target("popular", f"{url}/api/lists/popular?city=City%201", pid),
+        Target("similar", f"{url}/api/restaurants/{popular[0]}/similar", pid),
     ]
 
 
