@@ -45,7 +45,8 @@ def put_restaurants(
 
     What people find restaurants by is kept in step; restaurants that open or close are noted.
     """
-    compared, merged = _merge(connection, RESTAURANTS, rows)
+    staging = _staged(connection, RESTAURANTS, rows)
+    compared, merged = tuple(staging.compare()), staging.merge()
     _record_rows(connection, "restaurants.put", compared, actor)
     return Written(compared, _switched(rows, merged))
 
@@ -54,9 +55,7 @@ def change_restaurant(
     connection: Connection, restaurant_id: int, values: Mapping[str, Any], *, actor: Actor
 ) -> tuple[dict[str, Any], Written] | None:
     """Changes some columns of one restaurant, and returns all of them. None where there is none."""
-    _wait_longer(connection)
-    staging = Staging(connection, RESTAURANTS)
-    staging.lock()
+    staging = _staged(connection, RESTAURANTS, ())
     table = RESTAURANTS.table
     columns = [table.c[name] for name in RESTAURANTS.columns]
     stored = connection.execute(select(*columns).where(table.c.id == restaurant_id)).one_or_none()
@@ -72,9 +71,19 @@ def change_restaurant(
 
 
 def put_users(connection: Connection, rows: Sequence[tuple[Any, ...]], *, actor: Actor) -> Written:
-    """Rows of (columns of USERS..., line), each id once; those that are new or differ are noted."""
-    compared, _ = _merge(connection, USERS, rows)
-    ids = [row.id for row in compared if row.outcome != "unchanged"]
+    """Rows of (columns of USERS..., line), each id once; who is new or moved is noted.
+
+    What else is known of a user says nothing about lists.
+    """
+    staging = _staged(connection, USERS, rows)
+    compared = tuple(staging.compare())
+    updated = [row.id for row in compared if row.outcome == "updated"]
+    stored = connection.execute(select(User.id, User.city).where(User.id.in_(updated)))
+    was = {row.id: row.city for row in stored}
+    staging.merge()
+    city = USERS.columns.index("city")
+    ids = [row.id for row in compared if row.outcome == "created"]
+    ids += [row[0] for row in rows if row[0] in was and row[city] != was[row[0]]]
     if ids:
         connection.execute(note_changes("user", ids, dialect=connection.dialect))
     _record_rows(connection, "users.put", compared, actor)
@@ -98,14 +107,13 @@ def erase_user(connection: Connection, user_id: int, *, actor: Actor) -> int:
     return revision
 
 
-def _merge(
-    connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]
-) -> tuple[tuple[Compared, ...], Merged]:
+def _staged(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]) -> Staging:
+    """Holding the lock, so that what is compared holds until the merge."""
     _wait_longer(connection)
     staging = Staging(connection, target)
-    staging.add(rows)
     staging.lock()
-    return tuple(staging.compare()), staging.merge()
+    staging.add(rows)
+    return staging
 
 
 def _add_or_lock(connection: Connection, user_id: int) -> Any:

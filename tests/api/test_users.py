@@ -53,6 +53,7 @@ async def test_each_line_is_created_updated_or_unchanged(shop: Writing) -> None:
         {"id": 5.0},
         {"id": 6, "city": "x" * 101},
         {"id": 0},
+        {"id": 1, "name": "Eve", "city": "Rome"},
     ]
     told = await shop.put_lines(USERS, lines)
     assert shortly(told) == [
@@ -64,22 +65,24 @@ async def test_each_line_is_created_updated_or_unchanged(shop: Writing) -> None:
         *[(n, None, "rejected") for n in (6, 7, 8, 9, 10)],
         (11, 6, "rejected"),
         (12, 0, "created"),
+        (13, 1, "updated"),
     ]
     assert [e["name"] for e in told[4]["errors"]] == ["nickname", "name"]
     assert told[3]["errors"][0]["detail"] == "stands on an earlier line too"
     assert [tuple(row) for row in shop.rows(User.id, User.name, User.email, User.city)] == [
         (0, None, None, None),
-        (1, "Ada", None, "Rome"),
+        (1, "Eve", None, "Rome"),
         (2, "Bob", None, None),
         (3, "Cem", None, None),
         (2**63 - 1, "Zoë", "z@shop.example", "Köln"),
     ]
-    assert shop.changes("user") == {0: 1, 2: 1, 2**63 - 1: 1}
-    counts = {"created": 2, "updated": 1, "unchanged": 1}
-    assert shop.audit() == [("service", "users.put", "4 rows", counts)]
+    moved_or_new = {0: 1, 2: 1, 2**63 - 1: 1}
+    assert shop.changes("user") == moved_or_new
+    counts = {"created": 2, "updated": 2, "unchanged": 1}
+    assert shop.audit() == [("service", "users.put", "5 rows", counts)]
     again = await shop.put_lines(USERS, [lines[1], lines[2]])
     assert [each["outcome"] for each in again] == ["unchanged", "unchanged"]
-    assert shop.changes("user") == {0: 1, 2: 1, 2**63 - 1: 1}
+    assert shop.changes("user") == moved_or_new
 
 
 async def test_of_equal_requests_at_once_one_creates(shop: Writing) -> None:
