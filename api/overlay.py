@@ -114,12 +114,17 @@ class Overlay:
         gone = snapshot.gone
         if gone.inactive is not self.inactive:
             gone = self.gone_in(snapshot)
-        found = None if snapshot.refreshed is None else snapshot.refreshed.find(user_id)
-        exclusion = None if self.exclusions is None else self.exclusions.of_user(user_id)
-        notes = self.notes.users.get(user_id)
-        if found is None and exclusion is None and notes is None and not revision:
+        lists, exclusions, noted = snapshot.refreshed, self.exclusions, self.notes.users
+        if (
+            user_id not in noted
+            and (exclusions is None or user_id not in exclusions.keys)
+            and (lists is None or user_id not in lists.keys)
+            and not revision
+        ):
             return gone.of_users
-        notes = notes or NO_NOTES
+        found = None if lists is None else lists.find(user_id)
+        exclusion = None if exclusions is None else exclusions.of_user(user_id)
+        notes = noted.get(user_id, NO_NOTES)
         erased_at, hidden = notes.erased_revision, NOBODY
         if exclusion is not None and not notes.erased_revision:
             erased_at = exclusion.revision if exclusion.is_erased else 0

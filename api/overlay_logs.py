@@ -65,6 +65,8 @@ class Exclusions:
 
     def __init__(self, folder: Path) -> None:
         self._file = RecordFile(folder, EXCLUSIONS)
+        self.keys = self._file.keys
+        """Of users by their ids, and others: who is not among them need not be looked for."""
         self.inactive = frozenset(self._file.restaurants())
         """Replaced, never changed."""
 
@@ -109,6 +111,7 @@ class Exclusions:
             taken.told.append(Told(subject, subject_id, revision))
         if records:
             self._file.append(records)
+            self.keys = self._file.keys
         if inactive != self.inactive:
             self.inactive = frozenset(inactive)
         return taken
@@ -122,6 +125,8 @@ class RefreshedLists:
         self._file = RecordFile(folder, version)
         self._restaurants = restaurants
         self._cities = cities
+        self.keys = self._file.keys
+        """As for `Exclusions`."""
         self._older: OrderedDict[tuple[int, int], int] = OrderedDict()
         self._rewritten = self._file.rewritten
 
@@ -170,6 +175,7 @@ class RefreshedLists:
             records.append(Record(entry.place, "user", user_id, entry.record))
         if records:
             self._file.append(records)
+            self.keys = self._file.keys
         if self._rewritten != self._file.rewritten:
             self._rewritten = self._file.rewritten
             self._older.clear()

@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 from typing import NamedTuple
 
@@ -73,6 +73,11 @@ class RecordFile:
 
     def __len__(self) -> int:
         return len(self._state.spans)
+
+    @property
+    def keys(self) -> Set[int]:
+        """`Record.key` of all that says something: grows until `rewritten` changes."""
+        return self._state.spans.keys()
 
     def data(self, key: int) -> bytes | None:
         """The record of a key as `Record.key` has it."""

@@ -101,7 +101,8 @@ def serve(
     is_plain = filters is NO_FILTERS and not excluded and not new and start is START
     if is_plain and len(head) > limit and (not gone or gone.isdisjoint(head[: limit + 1])):
         segments = (Segment(own, head[:limit]),)
-        lists = _with(changes, lists)
+        if changes.ordered:
+            lists = _with(changes, lists)
         return Served(own, segments, lists, city, Position(HEAD, limit), changes)
     walk = _Walk(snapshot, limit, excluded=excluded, gone=gone, start=start)
     selection = None if filters is NO_FILTERS else snapshot.selector.select(filters)
