@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, select, update
+from sqlalchemy import Connection, or_, select, update
 
 from shared.db.models import JobRow
 from shared.jobs.job import LEASE_SECONDS, MAX_TRIES, Job
@@ -27,39 +27,50 @@ def release_expired(
     it renews its own lease instead of giving up its work.
     """
     longest = now + timedelta(seconds=LEASE_SECONDS)
-    connection.execute(
-        update(JobRow)
-        .where(
-            JobRow.state == "running",
-            JobRow.lease_expires_at > longest + timedelta(seconds=CLOCK_SECONDS),
-        )
-        .values(lease_expires_at=longest)
+    ahead = longest + timedelta(seconds=CLOCK_SECONDS)
+    columns = (
+        JobRow.id,
+        JobRow.tries,
+        JobRow.lease_owner,
+        JobRow.lease_expires_at,
+        JobRow.cancel_requested_at,
     )
-    lost = [JobRow.state == "running", JobRow.lease_expires_at < now]
-    if spare_owner is not None:
-        lost.append(JobRow.lease_owner != spare_owner)
-    columns = (JobRow.id, JobRow.tries, JobRow.lease_owner, JobRow.cancel_requested_at)
+    # Read first: with SQLite even a change of no row keeps every other writer waiting.
+    found = select(*columns).where(
+        JobRow.state == "running",
+        or_(JobRow.lease_expires_at < now, JobRow.lease_expires_at > ahead),
+    )
     released = []
-    for row in connection.execute(select(*columns).where(*lost)).all():
+    for row in connection.execute(found).all():
+        if row.lease_expires_at > ahead:
+            _set(connection, row, lease_expires_at=longest)
+            continue
+        if row.lease_owner == spare_owner:
+            continue
         values: dict[str, Any] = BACK_IN_QUEUE
         if row.cancel_requested_at is not None:
             values = {**NO_LEASE, "state": "cancelled", "finished_at": now}
         elif row.tries >= MAX_TRIES:
             reason = f"the worker was lost {row.tries} times while the job ran"
             values = {**NO_LEASE, "state": "failed", "error": reason, "finished_at": now}
-        changed = connection.execute(
-            update(JobRow)
-            .where(
-                JobRow.id == row.id,
-                JobRow.state == "running",
-                JobRow.lease_owner == row.lease_owner,
-                JobRow.lease_expires_at < now,
-            )
-            .values(values)
-        )
-        if changed.rowcount == 1:
+        if _set(connection, row, **values):
             job = get(connection, row.id)
             if not job.is_active:
                 queue_trailing(connection, job.id, now=now)
             released.append(job)
     return released
+
+
+def _set(connection: Connection, row: Any, **values: Any) -> bool:
+    """Changes a running job; False where its lease was renewed or lost meanwhile."""
+    changed = connection.execute(
+        update(JobRow)
+        .where(
+            JobRow.id == row.id,
+            JobRow.state == "running",
+            JobRow.lease_owner == row.lease_owner,
+            JobRow.lease_expires_at == row.lease_expires_at,
+        )
+        .values(values)
+    )
+    return changed.rowcount == 1

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import psutil
 import pytest
+from redis import Redis
 from sqlalchemy import update
 
 from shared.db.models import JobRow
+from shared.jobs import cancelling
 from shared.jobs.clock import database_time
 from shared.jobs.job import Job
 from tests.services.children import Child, wait_until
@@ -107,6 +109,7 @@ def test_a_run_that_stalls_between_its_last_check_and_the_switch_does_not_switch
     assert shop.versions() == {shop.read(job).snapshot_version: ("active", job.id)}
 
 
+@pytest.mark.parametrize("shop", ["arq"], indirect=True)
 def test_what_a_lost_worker_had_published_is_the_job_s_version(shop: Shop) -> None:
     first, job = stall(shop, at="switched")
     version = shop.active_version()
@@ -119,3 +122,29 @@ def test_what_a_lost_worker_had_published_is_the_job_s_version(shop: Shop) -> No
     wakes_too_late(first)
 
     assert shop.versions() == {version: ("active", job.id)}
+
+
+@pytest.mark.parametrize("shop", ["arq"], indirect=True)
+def test_a_redis_that_is_emptied_right_before_the_switch_costs_no_job(shop: Shop) -> None:
+    worker = shop.started_worker("--at", "switch", program=STALLS)
+    job = shop.trigger().job
+    computing = stalled_run(worker)
+    with Redis.from_url(shop.redis_url) as client:
+        client.flushdb()
+    computing.resume()
+
+    shop.until_state(job, "succeeded", seconds=SECONDS)
+    assert shop.versions() == {shop.read(job).snapshot_version: ("active", job.id)}
+
+
+@pytest.mark.parametrize("shop", ["embedded"], indirect=True)
+def test_a_run_that_is_cancelled_right_before_the_switch_publishes_nothing(shop: Shop) -> None:
+    worker = shop.started_worker("--at", "switch", program=STALLS)
+    job = shop.trigger().job
+    stalled_run(worker)
+    with shop.engine() as engine, engine.begin() as connection:
+        cancelling.cancel(connection, job.id, now=database_time(connection))
+
+    shop.until_state(job, "cancelled", seconds=20)
+    assert shop.versions() == {}
+    assert worker.is_running
