@@ -15,8 +15,8 @@ PARENT_MB = 72
 """The worker or command that waits for the child."""
 CHILD_MB = 98
 """The child with numpy, scipy, database driver and store client loaded, before any data."""
-REFRESHER_MB = 120
-"""The process that refreshes lists, beside a run: what it maps of a model it lets go beyond."""
+REFRESHER_MB = 128
+"""The process that refreshes lists, beside a run: it lets go of what it mapped rather than more."""
 
 SPARE_MB = 22
 """Left over: what allocators keep back, or the client of a Dask cluster."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from shared.peak_memory import rss_mb
 from shared.snapshot.format import (
     SOURCE_NONE,
     SOURCE_PERSONAL,
@@ -18,8 +19,10 @@ from shared.snapshot.format import (
     ordinal_width,
 )
 from worker.extract import Cities, taste_of
+from worker.memory import REFRESHER_MB
 from worker.model_files import KeptModel, open_model
 from worker.ranker import load_ranker, rank_users
+from worker.ranking.array_files import release_pages
 from worker.ranking.fold_in import fold_in
 from worker.ranking.id_rows import index_ids, rows_of
 from worker.ranking.matrix import InteractionMatrix
@@ -27,9 +30,11 @@ from worker.ranking.scoring import cut_users
 from worker.refresher_reading import UserState
 from worker.taste_lists import TasteRanking
 
-USER_BLOCK = 64
-BLOCK_ENTRIES = 1 << 20
-"""Restaurants that the histories of a block point to, about 16 bytes each."""
+USER_BLOCK = 8
+BLOCK_ENTRIES = 1 << 17
+"""Restaurants that the histories of a block point to, some 40 bytes each."""
+BLOCK_MB = 24
+"""What a block computes and touches of the graph: 128 KiB around each restaurant of a history."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +88,9 @@ class Refresher:
                 )
                 user = users[start + place]
                 found.append(self._refreshed(user, lists, city=int(cities[start + place])))
+            if rss_mb() > REFRESHER_MB - BLOCK_MB:
+                for pages in (self._ranker.graph.indices, self._ranker.graph.values):
+                    release_pages(pages)
         return found
 
     def _matrix(self, users: Sequence[UserState]) -> InteractionMatrix:

@@ -16,11 +16,9 @@ import orjson
 from shared.db.engine import sync_engine
 from shared.errors import DependencyError, SnapshotError, TasteMatchError
 from shared.logs import configure_logs, get_logger
-from shared.peak_memory import rss_mb
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_overlay, open_store
 from worker.heap import bound_heap
-from worker.memory import REFRESHER_MB
 from worker.parent import end_with_parent
 from worker.refresher_rounds import Done, Rounds
 
@@ -67,8 +65,6 @@ def _work(rounds: Rounds, wake: threading.Event, *, idle_seconds: float) -> None
             wait_seconds = 0.0
         if rounds.batches != done_before:
             worked_at = time.monotonic()
-            if rss_mb() > REFRESHER_MB:
-                rounds.release_memory()
         if not is_more:
             wake.wait(LOOK_SECONDS)
             wake.clear()

@@ -115,11 +115,6 @@ class Rounds:
             self._help.look(version, is_full=self._is_full)
         return False
 
-    def release_memory(self) -> None:
-        """Unmaps the model; the next round maps it anew. Mapped pages count as memory."""
-        self._refresher = None
-        release_models()
-
     @property
     def _can_refresh(self) -> bool:
         return self._refresher is not None and not self._is_full
@@ -134,7 +129,8 @@ class Rounds:
             version = None
         if version != self._version:
             log.info("refresher.follows", version=version)
-            self.release_memory()
+            self._refresher = None
+            release_models()
             self._version, self._is_full = version, False
             self._caught_up_at = float("-inf")
             self._help.forget()

@@ -5,6 +5,7 @@ is short. The files are NumPy's own format (`.npy`) and are read with pickles re
 """
 
 import json
+import mmap
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
@@ -48,6 +49,15 @@ def map_raw(path: Path, dtype: DTypeLike) -> NDArray[Any]:
     if not path.stat().st_size:
         return np.empty(0, dtype)
     return np.asarray(np.memmap(path, dtype, mode="r"))
+
+
+def release_pages(array: NDArray[Any]) -> None:
+    """Lets go of what was touched of a mapped array; it is mapped again when it is read."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap):
+        base.madvise(mmap.MADV_DONTNEED)
 
 
 def save_fields(folder: Path, name: str, data: Any) -> None:
