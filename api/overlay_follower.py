@@ -49,6 +49,8 @@ class OverlayFollower:
         self._active: LocalSnapshot | None = None
         self.copies: Callable[[], Collection[LocalSnapshot]] = tuple
         """Other versions that are open."""
+        self.read_at = 0.0
+        """When both logs were last read to their end, in seconds since 1970."""
         self._copies_seen: frozenset[str] = frozenset()
         self._after: dict[str, int] = {}
         self._full: set[str] = set()
@@ -150,7 +152,8 @@ class OverlayFollower:
                 for user_id, revision in self._read_lists(active):
                     self._overlay.notes.lists_came(user_id, revision)
             self._was_down = False
-            overlay_metrics.read_at(time.time())
+            self.read_at = time.time()
+            overlay_metrics.read_at(self.read_at)
         except DependencyError as error:
             self._was_down = True
             self._report("overlay.down", "store", reason=error.message)
