@@ -6,11 +6,12 @@ import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import timedelta
 from pathlib import Path
 
 import psutil
+import psycopg2
 import pytest
 from redis import Redis
 from sqlalchemy import delete, select, update
@@ -23,9 +24,9 @@ from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFEREN
 from shared.snapshot.overlay import EXCLUSIONS, GONE, UserExclusion, user_key
 from tests.services.children import is_alive, wait_until
 from tests.services.databases import sqlite_address
-from tests.services.postgres import PostgresDatabases
+from tests.services.postgres import PostgresDatabases, database_name
 from tests.services.processes import start_worker
-from tests.services.redis import RedisDatabases
+from tests.services.redis import RedisDatabases, RedisServer
 from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
 from worker import refresher_rounds
 
@@ -259,6 +260,47 @@ def test_a_killed_refresher_loses_nothing(redis_shop: ChangedShop) -> None:
         wait_until(lambda: shop.count_open() == 0, timeout_seconds=20, describe=shop.log)
     assert told() == len(users)
     assert "Traceback" not in shop.log()
+
+
+def test_a_refresher_outlives_store_and_database(
+    private_redis: Callable[..., RedisServer],
+    postgres: PostgresDatabases,
+    postgres_url: str,
+    tmp_path: Path,
+) -> None:
+    redis = private_redis(arguments=["--appendonly", "yes"])
+    env = {"DATABASE_URL": postgres_url, "REDIS_URL": redis.url()}
+
+    def let_in(is_open: bool) -> None:
+        name = database_name(postgres_url)
+        with contextlib.closing(psycopg2.connect(postgres.admin_url)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                cursor.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {is_open}')
+                end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s"
+                cursor.execute(end, (name,))
+
+    with contextlib.ExitStack() as stack:
+        shop = ChangedShop.opened(env, tmp_path, stack)
+        with shop.refresher() as child:
+            shop.order(USERS[0], 3)
+            wait_until(lambda: shop.lists(USERS[0]), timeout_seconds=20, describe=shop.log)
+            redis.kill()
+            shop.hide(USERS[1], 3)
+            wait_until(lambda: "waits" in shop.log(), timeout_seconds=20, describe=shop.log)
+            redis.restart()
+            wait_until(lambda: shop.exclusion(USERS[1]), timeout_seconds=20, describe=shop.log)
+
+            let_in(False)
+            wait_until(
+                lambda: shop.log().count("waits") == 2, timeout_seconds=20, describe=shop.log
+            )
+            let_in(True)
+            shop.engine.dispose()
+            shop.hide(USERS[2], 3)
+            wait_until(lambda: shop.exclusion(USERS[2]), timeout_seconds=20, describe=shop.log)
+            assert child.poll() is None
+        assert "Traceback" not in shop.log()
 
 
 # --- versions ---------------------------------------------------------------------------------
