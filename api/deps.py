@@ -101,8 +101,6 @@ class Resources:
     async def close(self) -> None:
         await self.order_writer.close()
         await self.refresh_wake.close()
-        if "worker_count" in self.__dict__:
-            self.worker_count.close()
         if "queue" in self.__dict__:
             await self.queue.close()
         if "_engine" in self.__dict__:

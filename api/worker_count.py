@@ -26,15 +26,14 @@ _NO_TABLES = "the database has no tables yet: run `tastematch migrate`"
 
 
 class WorkerCount:
-    """Asks over a connection of its own, which is kept; one question at a time.
+    """Asks one question at a time. Whoever asks sets the deadline, by cancelling.
 
-    Whoever asks sets the deadline, by cancelling.
+    The connection ends with the answer: none is taken from requests for longer than that.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._address = settings.database_address
         self._connect_timeout = settings.db_connect_timeout
-        self._connection: Connection | None = None
         self._thread: asyncio.Future[int] | None = None
 
     async def ask(self) -> int:
@@ -43,39 +42,22 @@ class WorkerCount:
             return await self._ask_sqlite()
         return await self._ask_postgresql()
 
-    def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.terminate()
-
     async def _ask_postgresql(self) -> int:
         import asyncpg
 
         try:
-            kept = self._connection
-            if kept is not None and not kept.is_closed():
-                try:
-                    return await self._count(kept)
-                except asyncpg.UndefinedTableError:
-                    raise
-                except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError):
-                    self.close()  # the server may have started anew since
-            self._connection = await _connected(self._address, self._connect_timeout)
-            return await self._count(self._connection)
+            connection = await _connected(self._address, self._connect_timeout)
+            try:
+                count: int = await connection.fetchval(COUNT_POSTGRESQL)
+                await connection.close()
+            finally:
+                connection.terminate()  # at once, whatever state it is in
+            return count
         except asyncpg.UndefinedTableError:
             raise SchemaError(_NO_TABLES) from None
         except (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresError) as error:
-            self.close()
             name = type(error).__name__
             raise DatabaseUnavailable(f"the database does not answer ({name})") from None
-        except asyncio.CancelledError:
-            self.close()
-            raise
-
-    @staticmethod
-    async def _count(connection: Connection) -> int:
-        count: int = await connection.fetchval(COUNT_POSTGRESQL)
-        return count
 
     async def _ask_sqlite(self) -> int:
         if self._thread is not None and not self._thread.done():
