@@ -1,16 +1,19 @@
-"""The tables, as SQLAlchemy models.
+"""The tables, as classes of typed columns (`declaration.py`).
 
 Statements about a table live in a module of their own beside this one; nothing here opens a
 connection. The same models serve SQLite and PostgreSQL: ids are 64-bit integers, instants are
 UTC, amounts are exact to four decimals.
 """
 
+from __future__ import annotations
+
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import (
     JSON,
     BigInteger,
+    Boolean,
     CheckConstraint,
     DateTime,
     Dialect,
@@ -18,23 +21,18 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     Numeric,
     SmallInteger,
     String,
     Text,
     text,
 )
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.types import TypeDecorator
 
-NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-    "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-    "ck": "ck_%(table_name)s_%(constraint_name)s",
-    "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
-    "pk": "pk_%(table_name)s",
-}
+from shared.db.declaration import Base, column
+
+if TYPE_CHECKING:
+    from sqlalchemy.orm import Mapped
 
 # SQLite gives rowid speed and auto-increment only to columns declared INTEGER.
 Id = BigInteger().with_variant(Integer, "sqlite")
@@ -63,10 +61,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return instant.replace(tzinfo=UTC) if instant.tzinfo is None else instant.astimezone(UTC)
 
 
-class Base(DeclarativeBase):
-    metadata = MetaData(naming_convention=NAMING)
-
-
 def _catalogue_index(order: str, *columns: Any) -> Index:
     return Index(
         f"ix_restaurants_{order}",
@@ -90,24 +84,22 @@ class Restaurant(Base):
         _catalogue_index("newest", "created_at", "id"),
     )
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    name: Mapped[str] = mapped_column(Text)
-    cuisine_type: Mapped[str | None] = mapped_column(Text)
-    description: Mapped[str | None] = mapped_column(Text)
-    rating: Mapped[float | None] = mapped_column(Float)
-    price_range: Mapped[int | None] = mapped_column(SmallInteger)
-    city: Mapped[str | None] = mapped_column(Text)
-    latitude: Mapped[float | None] = mapped_column(Float)
-    longitude: Mapped[float | None] = mapped_column(Float)
-    image_url: Mapped[str | None] = mapped_column(Text)
-    is_active: Mapped[bool] = mapped_column(server_default=text("true"))
-    created_at: Mapped[datetime] = mapped_column(
-        UtcDateTime, server_default=text("CURRENT_TIMESTAMP")
-    )
-    name_key: Mapped[str] = mapped_column(Key, server_default="")
-    search_text: Mapped[str] = mapped_column(Text, server_default="")
-    city_key: Mapped[str] = mapped_column(Text, server_default="")
-    cuisine_keys: Mapped[str] = mapped_column(Text, server_default="")
+    id: Mapped[int] = column(Id, primary_key=True)
+    name: Mapped[str] = column(Text)
+    cuisine_type: Mapped[str | None] = column(Text, nullable=True)
+    description: Mapped[str | None] = column(Text, nullable=True)
+    rating: Mapped[float | None] = column(Float, nullable=True)
+    price_range: Mapped[int | None] = column(SmallInteger, nullable=True)
+    city: Mapped[str | None] = column(Text, nullable=True)
+    latitude: Mapped[float | None] = column(Float, nullable=True)
+    longitude: Mapped[float | None] = column(Float, nullable=True)
+    image_url: Mapped[str | None] = column(Text, nullable=True)
+    is_active: Mapped[bool] = column(Boolean, server_default=text("true"))
+    created_at: Mapped[datetime] = column(UtcDateTime, server_default=text("CURRENT_TIMESTAMP"))
+    name_key: Mapped[str] = column(Key, server_default="")
+    search_text: Mapped[str] = column(Text, server_default="")
+    city_key: Mapped[str] = column(Text, server_default="")
+    cuisine_keys: Mapped[str] = column(Text, server_default="")
 
 
 class RestaurantTerm(Base):
@@ -116,20 +108,18 @@ class RestaurantTerm(Base):
     __tablename__ = "restaurant_terms"
     __table_args__ = ({"sqlite_with_rowid": False},)
 
-    term: Mapped[str] = mapped_column(Key, primary_key=True)
-    restaurant_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+    term: Mapped[str] = column(Key, primary_key=True)
+    restaurant_id: Mapped[int] = column(BigInteger, primary_key=True, autoincrement=False)
 
 
 class User(Base):
     __tablename__ = "users"
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    name: Mapped[str | None] = mapped_column(Text)
-    email: Mapped[str | None] = mapped_column(Text)
-    city: Mapped[str | None] = mapped_column(Text)
-    created_at: Mapped[datetime] = mapped_column(
-        UtcDateTime, server_default=text("CURRENT_TIMESTAMP")
-    )
+    id: Mapped[int] = column(Id, primary_key=True)
+    name: Mapped[str | None] = column(Text, nullable=True)
+    email: Mapped[str | None] = column(Text, nullable=True)
+    city: Mapped[str | None] = column(Text, nullable=True)
+    created_at: Mapped[datetime] = column(UtcDateTime, server_default=text("CURRENT_TIMESTAMP"))
 
 
 class Order(Base):
@@ -140,12 +130,12 @@ class Order(Base):
         Index(None, "user_id", "order_date"),
     )
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    user_id: Mapped[int] = mapped_column(Id, ForeignKey("users.id", ondelete="CASCADE"))
-    restaurant_id: Mapped[int] = mapped_column(Id, ForeignKey("restaurants.id"))
-    order_date: Mapped[datetime] = mapped_column(UtcDateTime)
-    total_amount: Mapped[float | None] = mapped_column(Amount)
-    rating: Mapped[float | None] = mapped_column(Float)
+    id: Mapped[int] = column(Id, primary_key=True)
+    user_id: Mapped[int] = column(Id, ForeignKey("users.id", ondelete="CASCADE"))
+    restaurant_id: Mapped[int] = column(Id, ForeignKey("restaurants.id"))
+    order_date: Mapped[datetime] = column(UtcDateTime)
+    total_amount: Mapped[float | None] = column(Amount, nullable=True)
+    rating: Mapped[float | None] = column(Float, nullable=True)
 
 
 class Preferences(Base):
@@ -153,15 +143,13 @@ class Preferences(Base):
 
     __tablename__ = "preferences"
 
-    user_id: Mapped[int] = mapped_column(
+    user_id: Mapped[int] = column(
         Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    cuisines: Mapped[list[str]] = mapped_column(JSON)
-    price_ranges: Mapped[list[int]] = mapped_column(JSON)
-    city: Mapped[str | None] = mapped_column(Text)
-    updated_at: Mapped[datetime] = mapped_column(
-        UtcDateTime, server_default=text("CURRENT_TIMESTAMP")
-    )
+    cuisines: Mapped[list[str]] = column(JSON)
+    price_ranges: Mapped[list[int]] = column(JSON)
+    city: Mapped[str | None] = column(Text, nullable=True)
+    updated_at: Mapped[datetime] = column(UtcDateTime, server_default=text("CURRENT_TIMESTAMP"))
 
 
 class HiddenRestaurant(Base):
@@ -169,13 +157,13 @@ class HiddenRestaurant(Base):
 
     __tablename__ = "hidden_restaurants"
 
-    user_id: Mapped[int] = mapped_column(
+    user_id: Mapped[int] = column(
         Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    restaurant_id: Mapped[int] = mapped_column(
+    restaurant_id: Mapped[int] = column(
         Id, ForeignKey("restaurants.id"), primary_key=True, autoincrement=False
     )
-    hidden_at: Mapped[datetime] = mapped_column(UtcDateTime)
+    hidden_at: Mapped[datetime] = column(UtcDateTime)
 
 
 class IdempotencyKey(Base):
@@ -183,13 +171,13 @@ class IdempotencyKey(Base):
 
     __tablename__ = "idempotency_keys"
 
-    user_id: Mapped[int] = mapped_column(
+    user_id: Mapped[int] = column(
         Id, ForeignKey("users.id", ondelete="CASCADE"), primary_key=True, autoincrement=False
     )
-    key: Mapped[str] = mapped_column(String(255), primary_key=True)
-    body_hash: Mapped[str] = mapped_column(String(64))
-    order_id: Mapped[int] = mapped_column(BigInteger)
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    key: Mapped[str] = column(String(255), primary_key=True)
+    body_hash: Mapped[str] = column(String(64))
+    order_id: Mapped[int] = column(BigInteger)
+    created_at: Mapped[datetime] = column(UtcDateTime, index=True)
 
 
 class Change(Base):
@@ -207,14 +195,14 @@ class Change(Base):
         ),
     )
 
-    subject: Mapped[str] = mapped_column(String(16), primary_key=True)
-    subject_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
-    revision: Mapped[int] = mapped_column(BigInteger)
-    changed_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    told_revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    published_revision: Mapped[int] = mapped_column(BigInteger, server_default=text("0"))
-    published_version: Mapped[str | None] = mapped_column(String(64))
-    claimed_until: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    subject: Mapped[str] = column(String(16), primary_key=True)
+    subject_id: Mapped[int] = column(BigInteger, primary_key=True, autoincrement=False)
+    revision: Mapped[int] = column(BigInteger)
+    changed_at: Mapped[datetime] = column(UtcDateTime, index=True)
+    told_revision: Mapped[int] = column(BigInteger, server_default=text("0"))
+    published_revision: Mapped[int] = column(BigInteger, server_default=text("0"))
+    published_version: Mapped[str | None] = column(String(64), nullable=True)
+    claimed_until: Mapped[datetime | None] = column(UtcDateTime, nullable=True)
 
 
 class JobRow(Base):
@@ -235,24 +223,24 @@ class JobRow(Base):
         Index(None, "created_at", "id"),
     )
 
-    id: Mapped[str] = mapped_column(String(32), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(32))
-    state: Mapped[str] = mapped_column(String(16))
-    origin: Mapped[str] = mapped_column(String(32))
-    progress: Mapped[float] = mapped_column(Float, server_default=text("0"))
-    stage: Mapped[str | None] = mapped_column(String(32))
-    stages: Mapped[list[dict[str, Any]]] = mapped_column(JSON)
-    peak_rss_mb: Mapped[float | None] = mapped_column(Float)
-    error: Mapped[str | None] = mapped_column(Text)
-    snapshot_version: Mapped[str | None] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    started_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    finished_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    tries: Mapped[int] = mapped_column(Integer, server_default=text("0"))
-    lease_owner: Mapped[str | None] = mapped_column(String(64))
-    lease_expires_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
-    rerun_origin: Mapped[str | None] = mapped_column(String(32))
-    cancel_requested_at: Mapped[datetime | None] = mapped_column(UtcDateTime)
+    id: Mapped[str] = column(String(32), primary_key=True)
+    kind: Mapped[str] = column(String(32))
+    state: Mapped[str] = column(String(16))
+    origin: Mapped[str] = column(String(32))
+    progress: Mapped[float] = column(Float, server_default=text("0"))
+    stage: Mapped[str | None] = column(String(32), nullable=True)
+    stages: Mapped[list[dict[str, Any]]] = column(JSON)
+    peak_rss_mb: Mapped[float | None] = column(Float, nullable=True)
+    error: Mapped[str | None] = column(Text, nullable=True)
+    snapshot_version: Mapped[str | None] = column(String(64), nullable=True)
+    created_at: Mapped[datetime] = column(UtcDateTime)
+    started_at: Mapped[datetime | None] = column(UtcDateTime, nullable=True)
+    finished_at: Mapped[datetime | None] = column(UtcDateTime, nullable=True)
+    tries: Mapped[int] = column(Integer, server_default=text("0"))
+    lease_owner: Mapped[str | None] = column(String(64), nullable=True)
+    lease_expires_at: Mapped[datetime | None] = column(UtcDateTime, nullable=True)
+    rerun_origin: Mapped[str | None] = column(String(32), nullable=True)
+    cancel_requested_at: Mapped[datetime | None] = column(UtcDateTime, nullable=True)
 
 
 class WorkerRow(Base):
@@ -260,13 +248,13 @@ class WorkerRow(Base):
 
     __tablename__ = "workers"
 
-    id: Mapped[str] = mapped_column(String(64), primary_key=True)
-    kind: Mapped[str] = mapped_column(String(16))
-    host: Mapped[str] = mapped_column(Text)
-    pid: Mapped[int] = mapped_column(BigInteger)
-    state: Mapped[str] = mapped_column(String(16))
-    started_at: Mapped[datetime] = mapped_column(UtcDateTime)
-    seen_at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
+    id: Mapped[str] = column(String(64), primary_key=True)
+    kind: Mapped[str] = column(String(16))
+    host: Mapped[str] = column(Text)
+    pid: Mapped[int] = column(BigInteger)
+    state: Mapped[str] = column(String(16))
+    started_at: Mapped[datetime] = column(UtcDateTime)
+    seen_at: Mapped[datetime] = column(UtcDateTime, index=True)
 
 
 class Audit(Base):
@@ -274,9 +262,9 @@ class Audit(Base):
 
     __tablename__ = "audit"
 
-    id: Mapped[int] = mapped_column(Id, primary_key=True)
-    at: Mapped[datetime] = mapped_column(UtcDateTime, index=True)
-    actor: Mapped[str] = mapped_column(String(64))
-    action: Mapped[str] = mapped_column(String(64))
-    subject: Mapped[str] = mapped_column(Text)
-    detail: Mapped[dict[str, Any]] = mapped_column(JSON)
+    id: Mapped[int] = column(Id, primary_key=True)
+    at: Mapped[datetime] = column(UtcDateTime, index=True)
+    actor: Mapped[str] = column(String(64))
+    action: Mapped[str] = column(String(64))
+    subject: Mapped[str] = column(Text)
+    detail: Mapped[dict[str, Any]] = column(JSON)

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, inspect
+from sqlalchemy import BigInteger, Column, Integer, MetaData, Table
 
-from shared.db.models import Base, Order, Restaurant, User
+from shared.db.declaration import Base
+from shared.db.models import Order, Restaurant, User
 from shared.search_keys import cuisine_keys, filter_key, name_key, search_text
 
 # (column, the table it names a row of, what such a row is called)
@@ -75,7 +76,7 @@ def _restaurant_keys(row: tuple[Any, ...]) -> tuple[str, ...]:
 
 
 def _table(model: type[Base]) -> Table:
-    table = inspect(model).local_table
+    table = model.__table__
     assert isinstance(table, Table)
     return table
 

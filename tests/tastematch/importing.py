@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from sqlalchemy import Engine, select
 
+from shared.db.declaration import Base
 from shared.db.engine import sync_engine
-from shared.db.models import Base, Order, Restaurant, User
+from shared.db.models import Order, Restaurant, User
 from shared.settings import load_settings
 from tastematch.cli import run
 

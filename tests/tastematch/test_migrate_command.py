@@ -17,7 +17,7 @@ from sqlalchemy import Engine, inspect
 
 import shared.db
 from shared.db.engine import sync_engine
-from shared.db.models import Base
+from shared.db.models import Order
 from shared.db.schema import COMPATIBILITY, REVISION
 from shared.settings import load_settings
 from tests.services.children import Child, wait_until
@@ -111,7 +111,7 @@ def test_an_empty_database_gets_every_table_once(
     assert (first.returncode, first.stderr) == (0, "")
     assert first.stdout == f"database migrated from empty to {REVISION}\n"
     schema = described(empty_url, tmp_path)
-    assert set(schema) == {*Base.metadata.tables, "alembic_version", COMPATIBILITY.name}
+    assert set(schema) == {*Order.metadata.tables, "alembic_version", COMPATIBILITY.name}
     second = tastematch("migrate", env={"DATABASE_URL": empty_url})
     assert second.stdout == f"database is at {REVISION}, nothing to do\n"
     assert described(empty_url, tmp_path) == schema

@@ -7,7 +7,7 @@ from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.script import Script
 
-from shared.db.models import Base
+from shared.db.models import Order
 from shared.db.schema import note_compatibility
 
 
@@ -23,7 +23,7 @@ def note_step(
 connection = context.config.attributes["connection"]
 context.configure(
     connection=connection,
-    target_metadata=Base.metadata,
+    target_metadata=Order.metadata,
     transaction_per_migration=True,
     render_as_batch=connection.dialect.name == "sqlite",
     on_version_apply=note_step,

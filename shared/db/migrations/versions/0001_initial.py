@@ -7,7 +7,7 @@ changes of the models leave it alone.
 import sqlalchemy as sa
 from alembic import op
 
-from shared.db.models import NAMING
+from shared.db.declaration import NAMING
 
 revision = "0001"
 down_revision = None

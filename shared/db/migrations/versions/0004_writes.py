@@ -6,7 +6,7 @@ Revision: 0004, after 0003. Only new tables: the release before goes on with wha
 import sqlalchemy as sa
 from alembic import op
 
-from shared.db.models import NAMING
+from shared.db.declaration import NAMING
 
 revision = "0004"
 down_revision = "0003"
