@@ -71,6 +71,10 @@ def test_the_database_defaults_to_a_file_in_the_data_folder(tmp_path: Path) -> N
     assert settings.is_sqlite
     assert settings.sqlalchemy_url.database == str(tmp_path / "tastematch.db")
     assert load(tmp_path, {"DATABASE_URL": ""}).sqlalchemy_url == settings.sqlalchemy_url
+    assert settings.database_address.database == settings.sqlalchemy_url.database
+
+    odd = load(tmp_path, {"TASTEMATCH_DATA_DIR": f"{tmp_path}/100%41?#"})
+    assert odd.sqlalchemy_url.database == f"{tmp_path}/100%41?#/tastematch.db"
 
 
 @pytest.mark.parametrize(
