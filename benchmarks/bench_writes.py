@@ -25,9 +25,11 @@ import httpx
 import psutil
 from sqlalchemy import func, insert, select
 
+from api.routes.orders import ORDERS_PATH
 from benchmarks.load import require_generator, run_load
 from benchmarks.measured_process import cpu_seconds
 from benchmarks.order_load import placing
+from benchmarks.orm_orders import ORM_PATH
 from shared.db.engine import sync_engine
 from shared.db.migration import migrate
 from shared.db.models import Order, Restaurant, User
@@ -67,12 +69,14 @@ def main() -> None:
     print(f"{rounds} rounds of {SECONDS:g} s by wrk")
     print(f"{'':<44}{'req/s':>9}{'CPU us':>9}{'p99 ms':>9}{'failed':>8}")
     for name, database in (("SQLite", _sqlite), ("PostgreSQL", _postgres)):
-        with tempfile.TemporaryDirectory(prefix="tastematch-bench-") as folder:
-            with database(Path(folder)) as settings:
-                _fill(settings)
-                _measure_placing(name, settings, rounds)
-                _measure_pages(name, settings, rounds)
-                _measure_kills(name, settings)
+        with (
+            tempfile.TemporaryDirectory(prefix="tastematch-bench-") as folder,
+            database(Path(folder)) as settings,
+        ):
+            _fill(settings)
+            _measure_placing(name, settings, rounds)
+            _measure_pages(name, settings, rounds)
+            _measure_kills(name, settings)
 
 
 @contextlib.contextmanager
@@ -153,30 +157,27 @@ def _measure_placing(name: str, settings: Settings, rounds: int) -> None:
 def _measure_pages(name: str, settings: Settings, rounds: int) -> None:
     user = READERS // 2
     token = issue_user_token(settings, user_id=user, ttl_seconds=3600, now=time.time())
+    headers = {"Authorization": f"Bearer {token}"}
     port = unused_port()
     words = [sys.executable, "-m", "benchmarks.orm_orders", str(port)]
     words += [_environment(settings)["DATABASE_URL"], str(settings.data_dir)]
-    other = subprocess.Popen(words, cwd=REPOSITORY)
+    process = subprocess.Popen(words, cwd=REPOSITORY)
     try:
-        wait_until(lambda: _answers(port), timeout_seconds=20, describe="the other application")
-        psutil.Process(other.pid).cpu_affinity([SERVER_CORE])
-        with start_serve(env=_environment(settings)) as serving:
-            psutil.Process(serving.child.pid).cpu_affinity([SERVER_CORE])
-            ours = (f"{serving.url}/api/orders", serving.child.pid)
-            theirs = (f"http://127.0.0.1:{port}/orders?user_id={user}", other.pid)
-            headers = {"Authorization": f"Bearer {token}"}
-            assert _items(ours[0], headers) == _items(theirs[0], headers)
-            figures = {ours: Figures(), theirs: Figures()}
-            for number in range(rounds + 1):
-                for (url, pid), kept in figures.items():
-                    _round(kept, url, pid, headers, 8, None, is_kept=number > 0)
+        wait_until(lambda: _answers(port), timeout_seconds=20, describe="the application")
+        psutil.Process(process.pid).cpu_affinity([SERVER_CORE])
+        ours, theirs = (f"http://127.0.0.1:{port}{path}" for path in (ORDERS_PATH, ORM_PATH))
+        assert _items(ours, headers) == _items(theirs, headers)
+        figures = {ours: Figures(), theirs: Figures()}
+        for number in range(rounds + 1):
+            for url, kept in figures.items():
+                _round(kept, url, process.pid, headers, 8, None, is_kept=number > 0)
         print(figures[ours].line(f"{name}: GET, a page of 20"))
         print(figures[theirs].line(f"{name}: the same by the ORM"))
         ratio = statistics.median(figures[ours].cpu_us) / statistics.median(figures[theirs].cpu_us)
         print(f"{name}: CPU of a page is {ratio:.2f} of the ORM's")
     finally:
-        other.terminate()
-        other.wait(10)
+        process.terminate()
+        process.wait(10)
 
 
 def _measure_kills(name: str, settings: Settings) -> None:

@@ -1,7 +1,8 @@
 """The way that pages of orders stand against: ORM objects, `selectinload` and `load_only`.
 
-A FastAPI application as one writes it with care: an async session, only the columns that are shown,
-two statements, bytes by orjson. It checks no token. `bench_writes` runs it, and a test holds the
+As one writes it with care: an async session, only the columns that are shown, two statements. It
+is a route beside the product's own in the same process, so that server, guard and token check are
+the same and only the way to the rows differs. `bench_writes` runs it, and a test holds the
 product's pages against `page`.
 """
 
@@ -12,14 +13,22 @@ from collections.abc import Sequence
 
 import orjson
 import uvicorn
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Request, Response
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import load_only, registry, relationship, selectinload
 
-from shared.db.engine import async_engine
+from api.answers import JSON_TYPE, Answer, as_response, length_of
+from api.app import create_app
+from api.auth import require_user
+from api.deps import Resources, principal_of
+from api.parameters import read_query
+from api.routes.orders import PARAMETERS
 from shared.db.models import Order, Restaurant
-from shared.settings import load_settings
+from shared.logs import configure_logs
+from shared.settings import Settings, load_settings
+
+ORM_PATH = "/orm/orders"
 
 _mapper = registry()
 
@@ -68,33 +77,39 @@ def shown(order: OrmOrder) -> dict[str, object]:
     }
 
 
-def application(url: str, data_folder: str) -> FastAPI:
-    app = FastAPI()
-    settings = load_settings({"DATABASE_URL": url, "TASTEMATCH_DATA_DIR": data_folder})
-    sessions = async_sessionmaker(async_engine(settings))
+def application(settings: Settings) -> FastAPI:
+    """The product's API with one route more, which does the same by the ORM."""
+    app = create_app(settings)
 
-    @app.get("/orders")
-    async def list_orders(user_id: int, limit: int = 20) -> Response:
-        async with sessions() as session:
+    @app.get(ORM_PATH)
+    async def list_orders(request: Request) -> Response:
+        resources: Resources = request.app.state.resources
+        user_id = require_user(await principal_of(request))
+        values = read_query(request.scope["query_string"], PARAMETERS)
+        limit: int = values["limit"]
+        engine = await resources.open_engine()
+        async with AsyncSession(engine) as session:
             orders = await page(session, user_id, limit + 1)
             items = [shown(order) for order in orders[:limit]]
-        body = orjson.dumps({"items": items, "next_cursor": None}, option=orjson.OPT_UTC_Z)
-        return Response(body, media_type="application/json")
-
-    @app.get("/health")
-    async def health() -> dict[str, str]:
-        return {"status": "ok"}
+        document = {"items": items, "next_cursor": None}
+        body = orjson.dumps(document, option=orjson.OPT_UTC_Z)
+        return as_response(Answer(200, [JSON_TYPE, length_of(body)], body))
 
     return app
 
 
 def main() -> None:
+    settings = load_settings({"DATABASE_URL": sys.argv[2], "TASTEMATCH_DATA_DIR": sys.argv[3]})
+    configure_logs(service="api", level="WARNING")
     uvicorn.run(
-        application(sys.argv[2], sys.argv[3]),
+        application(settings).middleware_stack,
         host="127.0.0.1",
         port=int(sys.argv[1]),
         loop="uvloop",
-        http="httptools",
+        http="api.hot_protocol:HotProtocol",
+        ws="none",
+        proxy_headers=False,
+        server_header=False,
         log_config=None,
         access_log=False,
     )

@@ -14,7 +14,7 @@ from api.answers import JSON_TYPE, Answer, HeaderField, Headers, as_response, he
 from api.auth import require_user
 from api.cursors import CursorParameter, CursorScope, cursor_key, open_cursor, seal_cursor
 from api.database import in_transaction
-from api.deps import AppResources, Caller
+from api.deps import Resources, principal_of
 from api.documented import SECURED, problems
 from api.documented_orders import ORDER, ORDER_REQUEST, ORDERS
 from api.json_bodies import read_members
@@ -51,8 +51,9 @@ _KEY_FORM = re.compile(rb"[\x21-\x7e]{1,%d}" % MAX_KEY_CHARS)
     responses={200: ORDERS, **problems(400, 401, 403, 422, 503)},
     openapi_extra=SECURED | openapi_parameters(PARAMETERS),
 )
-async def list_my_orders(request: Request, resources: AppResources, principal: Caller) -> Response:
-    user_id = require_user(principal)
+async def list_my_orders(request: Request) -> Response:
+    resources: Resources = request.app.state.resources
+    user_id = require_user(await principal_of(request))
     values = read_query(request.scope["query_string"], PARAMETERS)
     limit: int = values["limit"]
     key = cursor_key(resources.settings)
@@ -95,8 +96,9 @@ async def list_my_orders(request: Request, resources: AppResources, principal: C
     responses={201: ORDER, **problems(400, 401, 403, 422, 503)},
     openapi_extra=SECURED | ORDER_REQUEST,
 )
-async def create_order(request: Request, resources: AppResources, principal: Caller) -> Response:
-    user_id = require_user(principal)
+async def create_order(request: Request) -> Response:
+    resources: Resources = request.app.state.resources
+    user_id = require_user(await principal_of(request))
     read_query(request.scope["query_string"], ())
     headers = header_map(request.scope["headers"])
     key = _idempotency_key(headers)

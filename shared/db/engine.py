@@ -44,7 +44,7 @@ def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None =
         engine = create_engine(
             url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": SQLITE_BUSY_SECONDS}
         )
-        event.listen(engine, "connect", _sqlite_preparation(SQLITE_BUSY_SECONDS))
+        event.listen(engine, "connect", _sqlite_preparation(SQLITE_BUSY_SECONDS, "NORMAL"))
         return engine
     connect_args: dict[str, Any] = {
         "connect_timeout": max(1, round(settings.db_connect_timeout)),
@@ -64,13 +64,21 @@ def async_engine(settings: Settings) -> AsyncEngine:
     url = settings.sqlalchemy_url
     if settings.is_sqlite:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
+        from sqlalchemy.dialects.sqlite.aiosqlite import dialect
+
+        from shared.db.quick_sqlite import connect
+
+        url = url.set(drivername="sqlite+aiosqlite")
+        arguments, options = dialect().create_connect_args(url)
+        options["timeout"] = API_BUSY_SECONDS
         engine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite"),
-            connect_args={"timeout": API_BUSY_SECONDS},
+            url,
+            async_creator=lambda: connect(arguments, options),
             # A file has no connection to lose, and asking it costs as much as a statement.
             **_pool(settings) | {"pool_pre_ping": False},
         )
-        event.listen(engine.sync_engine, "connect", _sqlite_preparation(API_BUSY_SECONDS))
+        # What is confirmed to somebody survives a loss of power too.
+        event.listen(engine.sync_engine, "connect", _sqlite_preparation(API_BUSY_SECONDS, "FULL"))
         return engine
     url, ssl_args = _asyncpg_ssl(url)
     milliseconds = str(int(settings.db_statement_timeout * 1000))
@@ -164,11 +172,11 @@ def _asyncpg_ssl(url: URL) -> tuple[URL, dict[str, Any]]:
     return url.difference_update_query(["sslmode", "sslrootcert", "application_name"]), args
 
 
-def _sqlite_preparation(busy_seconds: float) -> Callable[[Any, object], None]:
+def _sqlite_preparation(busy_seconds: float, synchronous: str) -> Callable[[Any, object], None]:
     def prepare(connection: Any, _record: object) -> None:
         cursor = connection.cursor()
         cursor.execute("PRAGMA journal_mode=WAL")
-        cursor.execute("PRAGMA synchronous=NORMAL")
+        cursor.execute(f"PRAGMA synchronous={synchronous}")
         cursor.execute("PRAGMA foreign_keys=ON")
         cursor.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
         cursor.close()
