@@ -19,7 +19,6 @@ from tests.services.processes import start_serve
 
 NOT_IN_THE_API = ("numpy", "scipy", "dask", "distributed", "brotli", "zstandard")
 NOT_IN_THE_WORKER = ("fastapi", "starlette", "uvicorn", "dask", "distributed")
-# Imported where a setting asks for it, from an extra that no image holds.
 # Imported only where it is asked for: by a setting, or for the API's engine, which no worker opens.
 OPTIONAL = {("worker.executors", "distributed"), ("shared.db.quick_sqlite", "aiosqlite")}
 IMPORTING_CALLS = {"import_module", "__import__", "run_module", "run_path", "exec_module"}
