@@ -21,7 +21,7 @@ from api.metadata_forms import Since
 from shared.snapshot.metadata_document import VERSION_HEX_DIGITS
 
 MAX_VERSIONS = 200
-MAX_LACKING = 10_000  # restaurants; metadata without more of them are not remembered
+MAX_LACKING = 100_000  # restaurants that all of them lack, each counted as often as it is lacking
 KEPT_SECONDS = 30 * 24 * 3600
 MAX_FILE_BYTES = 16 * 1024**2
 FILE = "metadata-versions"
@@ -45,18 +45,27 @@ class MetadataVersions:
     def showing(self, snapshot: LocalSnapshot) -> None:
         """Notes what is shown of the snapshot from now on, and what was shown until now."""
         shown = snapshot.shown
-        if shown.is_whole or len(shown.gone) > MAX_LACKING:
+        if shown.is_whole:
             return
         ids = snapshot.restaurants.ids
         lacking = frozenset(ids[ordinal] for ordinal in shown.gone)
         self._cuts.pop(shown.metadata_version, None)
         base = snapshot.manifest.metadata_version
         self._cuts[shown.metadata_version] = _Cut(base, lacking, int(time.time()))
-        oldest = time.time() - KEPT_SECONDS
-        kept = [(version, cut) for version, cut in self._cuts.items() if cut.seconds > oldest]
-        self._cuts = dict(kept[-MAX_VERSIONS:])
+        self._forget()
         with contextlib.suppress(OSError):
             _write(self._path, self._cuts)
+
+    def _forget(self) -> None:
+        """Keeps the newest, as many as the bounds allow."""
+        oldest, left = time.time() - KEPT_SECONDS, MAX_LACKING
+        kept: list[tuple[str, _Cut]] = []
+        for version, cut in reversed(self._cuts.items()):
+            left -= len(cut.lacking)
+            if left < 0 or cut.seconds < oldest or len(kept) == MAX_VERSIONS:
+                break
+            kept.append((version, cut))
+        self._cuts = dict(reversed(kept))
 
     def others(self, snapshot: LocalSnapshot, copies: Iterable[LocalSnapshot]) -> dict[str, Since]:
         """What deltas of the snapshot rest on, beside its own history. copies: other versions."""

@@ -171,11 +171,12 @@ def _measure(targets: list[Target], rounds: int) -> None:
                 used = cpu_seconds(target.pid) - before
                 target.cpu_us.append(used / load.requests * 1e6)
     hello, target = targets
-    per_second = statistics.median(target.per_second)
+    per_second, cpu_us = statistics.median(target.per_second), statistics.median(target.cpu_us)
     print(
         f"{target.name:<45}{per_second:>8,.0f} req/s,"
         f"{per_second / statistics.median(hello.per_second):>5.2f} of hello,"
-        f"{statistics.median(target.cpu_us):>6.1f} us CPU, {target.failures} failed"
+        f"{cpu_us:>6.1f} us CPU,{cpu_us / statistics.median(hello.cpu_us):>5.2f} x hello, "
+        f"{target.failures} failed"
     )
 
 

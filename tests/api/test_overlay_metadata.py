@@ -13,7 +13,7 @@ import brotli
 import orjson
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import Phase, given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
@@ -145,7 +145,8 @@ class Replica:
 
 
 @given(steps)
-@given_settings(max_examples=10, deadline=None)
+# Shrinking publishes hundreds of snapshots, which takes minutes.
+@given_settings(max_examples=10, deadline=None, phases=[Phase.reuse, Phase.generate])
 def test_whatever_a_client_holds_its_delta_makes_the_full_form_of_it(
     chosen: list[tuple[str, object]],
 ) -> None:
