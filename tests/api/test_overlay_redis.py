@@ -58,7 +58,8 @@ class Shop:
         overlay = api.resources.overlay
         hidden = overlay.of_user(snapshot, PERSONAL).hidden
         lists = overlay.of_user(snapshot, SHORT).revision
-        return (lists, hidden) == (revision, {*OSAKA[:revision]}) and bool(snapshot.shown.gone)
+        is_told = lists == revision and hidden == {*OSAKA[:revision]}
+        return is_told and bool(snapshot.shown.gone)
 
     async def answers(self, api: Api) -> list[tuple[str, bytes]]:
         urls = [
