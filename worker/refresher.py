@@ -23,6 +23,7 @@ from worker.parent import end_with_parent
 from worker.refresher_rounds import Done, Rounds
 
 LOOK_SECONDS = 0.25
+ALIVE_SECONDS = 2.0
 IDLE_SECONDS = 60.0
 FIRST_WAIT_SECONDS = 0.5
 MAX_WAIT_SECONDS = 5.0
@@ -48,9 +49,12 @@ def refresh_until_idle(
 
 def _work(rounds: Rounds, wake: threading.Event, *, idle_seconds: float) -> None:
     worked_at = time.monotonic()
-    wait_seconds = 0.0
+    told_at = wait_seconds = 0.0
     while time.monotonic() - worked_at < idle_seconds or not rounds.is_settled:
         done_before = rounds.batches
+        if time.monotonic() - told_at > ALIVE_SECONDS:
+            told_at = time.monotonic()
+            _tell({"event": "alive"})
         try:
             is_more = rounds.round()
         except (DependencyError, SnapshotError) as error:

@@ -20,6 +20,8 @@ READ_BYTES = 64 * 1024
 END_SECONDS = 2.0
 FIRST_WAIT_SECONDS = 0.5
 MAX_WAIT_SECONDS = 30.0
+SILENT_SECONDS = 60.0
+"""After which a process that says nothing is taken for stuck; it says that it lives every two."""
 HEALTHY_SECONDS = 60.0
 """A refresher that ran for so long did not fail at its start."""
 
@@ -29,8 +31,12 @@ log = get_logger("worker.refresher")
 class RefresherChild:
     """At most one process at a time. `run` is its whole life, the other calls only wake it."""
 
-    def __init__(self, command: Sequence[str] = COMMAND) -> None:
+    def __init__(
+        self, command: Sequence[str] = COMMAND, *, silent_seconds: float = SILENT_SECONDS
+    ) -> None:
         self._command = command
+        self._silent_seconds = silent_seconds
+        self._heard = asyncio.Event()
         self._wanted = asyncio.Event()
         self._process: Process | None = None
         self._is_resting = False
@@ -84,7 +90,7 @@ class RefresherChild:
             self._wanted.set()
 
     async def _run_once(self, stop: asyncio.Event) -> int | None:
-        """The exit status; None where no process could be started."""
+        """The exit status; None where no process could be started, or one was silent."""
         try:
             # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
             self._process = await asyncio.create_subprocess_exec(
@@ -94,16 +100,23 @@ class RefresherChild:
             log.error("refresher.not_started", reason=error.strerror)
             return None
         listening = asyncio.create_task(self._listen(self._process))
-        stopping = asyncio.create_task(stop.wait())
+        silent = asyncio.create_task(self._until_silent())
+        tasks = (listening, silent, asyncio.create_task(stop.wait()))
         try:
             if not self._is_resting:  # which may have been said while it was being started
-                await asyncio.wait([listening, stopping], return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             await self._end()
-            return self._process.returncode
+            return None if silent.done() else self._process.returncode
         finally:
             self._process = None
-            stopping.cancel()
-            await asyncio.gather(listening, stopping, return_exceptions=True)
+            for task in tasks[1:]:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _until_silent(self) -> None:
+        while await happens_within(self._heard, self._silent_seconds):
+            self._heard.clear()
+        log.error("refresher.silent", seconds=self._silent_seconds)
 
     async def _end(self) -> None:
         """Ends the process, by its stdin or else by SIGKILL. Returns when it is gone."""
@@ -124,6 +137,7 @@ class RefresherChild:
         assert process.stdout is not None, "its stdout is a pipe"
         begun = b""
         while data := await process.stdout.read(READ_BYTES):
+            self._heard.set()
             *lines, begun = (begun + data).split(b"\n")
             for line in lines:
                 _hear(line)

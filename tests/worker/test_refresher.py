@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import os
 import shutil
@@ -29,6 +30,7 @@ from tests.services.processes import start_worker
 from tests.services.redis import RedisDatabases, RedisServer
 from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
 from worker import refresher_rounds
+from worker.refresher_child import RefresherChild
 
 
 @pytest.fixture(scope="module")
@@ -226,6 +228,24 @@ def test_nobody_takes_what_another_has_claimed_until_the_claim_lapses(shop: Chan
     assert told.revision == 2
 
 
+def test_two_workers_at_once_claim_different_changes(redis_shop: ChangedShop) -> None:
+    """Without waiting for each other."""
+    shop, users = redis_shop, (USERS[21], USERS[22])
+    for user in users:
+        shop.order(user, 3)
+    claimed: list[int] = []
+    with shop.engine.connect() as first, shop.engine.connect() as second:
+        for connection in (first, second):
+            now = database_time(connection)
+            keys = changes.open_changes(now=now, limit=1)
+            claim = changes.claim_changes(keys, until=now)
+            claimed += [row.subject_id for row in connection.execute(claim)]
+        assert len(set(claimed)) == 2
+        first.rollback()
+        second.rollback()
+    shop.rounds().round()
+
+
 def test_who_marks_late_makes_the_change_open_again(shop: ChangedShop) -> None:
     user = USERS[10]
     shop.order(user, 4)
@@ -409,6 +429,24 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
     rounds.round()
     assert shop.lists(USERS[16]) is not None
     assert shop.count_open() == 0
+
+
+async def test_a_process_that_says_nothing_is_replaced(tmp_path: Path) -> None:
+    starts = tmp_path / "starts"
+    program = 'printf + >> "$0"; exec cat > /dev/null'  # which ends with its stdin
+    child = RefresherChild(["sh", "-c", program, str(starts)], silent_seconds=0.5)
+    stop = asyncio.Event()
+    child.wake()
+    running = asyncio.create_task(child.run(stop))
+    await asyncio.to_thread(
+        wait_until,
+        lambda: starts.exists() and len(starts.read_text()) >= 2,
+        timeout_seconds=20,
+        describe="a second start",
+    )
+    stop.set()
+    await running
+    assert not child.is_running
 
 
 # --- in a worker ------------------------------------------------------------------------------
