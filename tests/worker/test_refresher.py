@@ -433,7 +433,7 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
 
 async def test_a_process_that_says_nothing_is_replaced(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
-    program = 'printf + >> "$0"; exec cat > /dev/null'  # which ends with its stdin
+    program = 'printf + >> "$0"; exec cat'  # which ends with its stdin
     child = RefresherChild(["sh", "-c", program, str(starts)], silent_seconds=0.5)
     stop = asyncio.Event()
     child.wake()
