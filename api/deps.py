@@ -59,6 +59,7 @@ class Resources:
         self.order_writer = OrderWriter(self.open_engine)
         self.refresh_wake = RefreshWake(self._open_queue)
         self._opening = asyncio.Lock()
+        self._reading_engine: AsyncEngine | None = None
 
     def open_local(self) -> None:
         """Makes the process serve what is on its disk. Slow: call it in a thread."""
@@ -83,6 +84,18 @@ class Resources:
             async with self._opening:
                 await asyncio.to_thread(lambda: self._engine)
         return self._engine
+
+    async def open_reading_engine(self) -> AsyncEngine:
+        """For statements that only read and need not see one state: each is by itself.
+
+        On PostgreSQL that saves the round trips that begin and end a transaction.
+        """
+        engine = await self.open_engine()
+        if engine.dialect.name == "sqlite":
+            return engine
+        if self._reading_engine is None:
+            self._reading_engine = engine.execution_options(isolation_level="AUTOCOMMIT")
+        return self._reading_engine
 
     @cached_property
     def worker_count(self) -> WorkerCount:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Container, Iterable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
@@ -31,6 +31,8 @@ TRIES: Final = 3
 SINGLES_AT_ONCE: Final = 4
 SINGLE_LOCK_SECONDS: Final = 0.25
 PRUNE_SECONDS: Final = 600.0
+MAX_SEEN: Final = 10_000
+"""Users who ordered here and need not be added again, until one turns out to be erased."""
 
 log = get_logger("api.orders")
 
@@ -45,6 +47,7 @@ class OrderWriter:
         self._waiting: deque[_Waiting] = deque()
         self._writing: asyncio.Task[None] | None = None
         self._new_id: Callable[[], int] | None = None
+        self._seen: set[int] = set()
         self._pruning: asyncio.Task[None] | None = None
         self._pruned_at = -PRUNE_SECONDS
 
@@ -136,13 +139,18 @@ class OrderWriter:
 
         new_id = self._ids()
         orders = [order for order, _ in together]
+        # One that is written alone may be so because its user is no longer there.
+        seen: Container[int] = self._seen if lock_seconds is None else ()
 
         def place(connection: Connection) -> list[Placed | InvalidInput]:
             if lock_seconds is not None:
                 wait_for_locks(connection, lock_seconds)
-            return place_orders(connection, orders, new_id=new_id, now=datetime.now(UTC))
+            return place_orders(
+                connection, orders, new_id=new_id, now=datetime.now(UTC), seen_users=seen
+            )
 
         outcomes = await in_transaction(engine, lambda connection: connection.run_sync(place))
+        self._see(order.user_id for order in orders)
         for (_, future), outcome in zip(together, outcomes, strict=True):
             if future.done():
                 continue  # its client has gone; the order stands
@@ -150,6 +158,11 @@ class OrderWriter:
                 future.set_exception(outcome)
             else:
                 future.set_result(outcome)
+
+    def _see(self, users: Iterable[int]) -> None:
+        if len(self._seen) > MAX_SEEN:
+            self._seen.clear()
+        self._seen.update(users)
 
     def _prune_sometimes(self, engine: AsyncEngine) -> None:
         now = time.monotonic()

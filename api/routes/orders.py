@@ -62,7 +62,7 @@ async def list_my_orders(request: Request) -> Response:
     if values["cursor"] is not None:
         date, order_id = open_cursor(key, scope, values["cursor"])
         position = (datetime.fromisoformat(date), order_id)
-    engine = await resources.open_engine()
+    engine = await resources.open_reading_engine()
     from shared.db.orders import Position, orders_of
 
     before: Position | None = None if position is None else Position(*position)

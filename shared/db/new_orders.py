@@ -5,7 +5,7 @@ key it was sent under. What is refused of one order leaves the others alone. The
 an order that all writers keep, and their rows ascending, so that no two wait for each other.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from decimal import Decimal
@@ -77,17 +77,25 @@ _RESTAURANTS: Any = Restaurant.__table__
 
 
 def place_orders(
-    connection: Connection, orders: Sequence[NewOrder], *, new_id: Callable[[], int], now: datetime
+    connection: Connection,
+    orders: Sequence[NewOrder],
+    *,
+    new_id: Callable[[], int],
+    now: datetime,
+    seen_users: Container[int] = (),
 ) -> list[Placed | InvalidInput]:
     """The outcome of each order, in their order. Raises IntegrityError.
 
     That is where an id is taken or a user was erased meanwhile: nothing of it may be committed,
-    and everything may be tried again.
+    and everything may be tried again. `seen_users` existed a while ago, and are not added.
     """
     insert_or_ignore = _insert_or_ignore(connection.dialect)
     users = sorted({order.user_id for order in orders})
-    # A write, so that SQLite takes the lock before anything is read.
-    connection.execute(insert_or_ignore(_USERS), [{"id": user_id} for user_id in users])
+    if connection.dialect.name != "sqlite":
+        users = [user_id for user_id in users if user_id not in seen_users]
+    # Always on SQLite: a write, so that it takes the lock before anything is read.
+    if users:
+        connection.execute(insert_or_ignore(_USERS), [{"id": user_id} for user_id in users])
     known = _known_keys(connection, orders)
     restaurants = _open_restaurants(connection, orders)
     firsts = _first_of_each_key(orders)
