@@ -125,6 +125,8 @@ class Overlay:
         found = None if lists is None else lists.find(user_id)
         exclusion = None if exclusions is None else exclusions.of_user(user_id)
         notes = noted.get(user_id, NO_NOTES)
+        if found is not None and exclusion is None and notes is NO_NOTES and revision is None:
+            return UserChanges(found.user, False, (), NOBODY, gone.ordinals, found.mark + gone.tag)
         erased_at, hidden = notes.erased_revision, NOBODY
         if exclusion is not None and not notes.erased_revision:
             erased_at = exclusion.revision if exclusion.is_erased else 0
@@ -135,9 +137,11 @@ class Overlay:
             found = None
         if revision is not None and not erased_at:
             found = _of_revision(snapshot, user_id, revision, found)
-        ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
-        ordered = tuple(each for each in ordinals if each is not None)
-        mark = b"0" if found is None else b"%d-%08x" % (found.user.revision, found.checksum)
+        ordered: tuple[int, ...] = ()
+        if notes.orders:
+            ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
+            ordered = tuple(each for each in ordinals if each is not None)
+        mark = b"0" if found is None else found.mark
         is_erased = found is None and erased_at > 0
         mark += b"e" if is_erased else b""
         mark += b".h" + _digest(sorted(hidden)) if hidden else b""

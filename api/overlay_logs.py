@@ -46,10 +46,11 @@ class Told(NamedTuple):
 
 
 class Found(NamedTuple):
-    """A user's lists, and a checksum of the record, which tells two of one revision apart."""
+    """A user's lists. `mark` is their revision and a checksum, which tells two of one revision
+    apart."""
 
     user: RefreshedUser
-    checksum: int
+    mark: bytes
 
 
 @dataclass(slots=True)
@@ -202,7 +203,8 @@ def _largest(ordinals: Iterable[int]) -> int:
 
 def _believed(record: bytes) -> Found | None:
     try:
-        return Found(decode_refreshed(record), zlib.crc32(record))
+        user = decode_refreshed(record)
+        return Found(user, b"%d-%08x" % (user.revision, zlib.crc32(record)))
     except SnapshotDamaged:
         return None
 
