@@ -25,6 +25,7 @@ INTERRUPT_SECONDS = 0.05
 # connects, asyncpg raises them as they are; later they come wrapped as a plain driver error.
 _UNAVAILABLE = ("08", "28", "3D", "53", "57")
 _LOCK_NOT_AVAILABLE = "55P03"
+_ROLLED_BACK = "40"  # a deadlock that another writer survived
 
 T = TypeVar("T")
 
@@ -76,7 +77,7 @@ async def _transaction(engine: AsyncEngine, work: Callable[[AsyncConnection], Aw
                 return await work(connection)
     except Exception as error:
         state = getattr(getattr(error, "orig", error), "sqlstate", None) or ""
-        if state == _LOCK_NOT_AVAILABLE:
+        if state == _LOCK_NOT_AVAILABLE or state.startswith(_ROLLED_BACK):
             raise RowLocked("another writer holds what is to be changed") from None
         if state.startswith(_UNAVAILABLE):
             raise DatabaseUnavailable(f"the database refuses the work ({state})") from None

@@ -57,7 +57,7 @@ class Resources:
         self.snapshots = SnapshotFollower(settings, store, self.overlay_follower)
         self.inspection = Inspection(settings, store, self.snapshots)
         self.order_writer = OrderWriter(self.open_engine)
-        self.refresh_wake = RefreshWake(self._open_queue)
+        self.refresh_wake = RefreshWake(self.open_queue)
         self._opening = asyncio.Lock()
         self._reading_engine: AsyncEngine | None = None
 
@@ -102,20 +102,22 @@ class Resources:
         return WorkerCount(self.settings)
 
     @cached_property
-    def queue(self) -> JobQueue:
+    def _queue(self) -> JobQueue:
         from shared.jobs.opening import open_queue
 
         return open_queue(self.settings)
 
-    async def _open_queue(self) -> JobQueue:
-        """The queue; its packages are loaded in a thread."""
-        return await asyncio.to_thread(lambda: self.queue)
+    async def open_queue(self) -> JobQueue:
+        """The queue; the first call loads its packages in a thread."""
+        if "_queue" not in self.__dict__:
+            await asyncio.to_thread(lambda: self._queue)
+        return self._queue
 
     async def close(self) -> None:
         await self.order_writer.close()
         await self.refresh_wake.close()
-        if "queue" in self.__dict__:
-            await self.queue.close()
+        if "_queue" in self.__dict__:
+            await self._queue.close()
         if "_engine" in self.__dict__:
             await left_behind_ended(seconds=CLOSE_SECONDS)
             await self._engine.dispose()

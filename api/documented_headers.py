@@ -59,7 +59,10 @@ _OF_SUCCESS: dict[str, tuple[str, ...]] = {
     "listPublic": _PERSONAL,
     "getMetadata": ("X-Snapshot-Version", "X-Metadata-Version", "Content-Encoding"),
     "listRestaurants": ("Link",),
+    "listMyOrders": ("Link",),
     "listJobs": ("Link",),
+    "getJob": ("Retry-After",),
+    "cancelJob": ("Location", "Retry-After"),
     "triggerPrecompute": ("Location", "Retry-After"),
 }
 _OF_STATUS: dict[str, tuple[str, ...]] = {

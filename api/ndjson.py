@@ -150,7 +150,9 @@ async def outcomes_answer(outcomes: Iterable[Outcome]) -> Answer:
 
 
 def _check_media_type(headers: Headers) -> None:
-    media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    media_type = (
+        headers.get(b"content-type", MEDIA_TYPE.encode()).partition(b";")[0].strip().lower()
+    )
     if media_type not in _MEDIA_TYPES:
         raise UnsupportedMedia(f"the body must be {MEDIA_TYPE}: one JSON object a line")
     if headers.get(b"content-encoding", b"identity").strip().lower() != b"identity":

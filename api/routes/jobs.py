@@ -64,7 +64,8 @@ async def trigger_precompute(
     request: Request, resources: AppResources, principal: Service
 ) -> Response:
     read_query(request.scope["query_string"], ())
-    await resources.queue.check()
+    queue = await resources.open_queue()
+    await queue.check()
     engine = await resources.open_engine()
     from shared.db.audit import record_action
     from shared.jobs import records
@@ -88,7 +89,7 @@ async def trigger_precompute(
     triggered = await in_transaction(engine, lambda connection: connection.run_sync(trigger))
     job = triggered.job
     try:
-        await resources.queue.enqueue(job)
+        await queue.enqueue(job)
     except QueueUnavailable as error:
         log.warning("job.not_woken", job_id=job.id, reason=error.message)
     document = job.as_dict() | {"coalesced": triggered.is_coalesced}

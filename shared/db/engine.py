@@ -42,7 +42,9 @@ def sync_engine(settings: Settings, *, statement_timeout_seconds: float | None =
     if settings.is_sqlite:
         settings.data_dir.mkdir(parents=True, exist_ok=True)
         engine = create_engine(
-            url.set(drivername="sqlite+pysqlite"), connect_args={"timeout": SQLITE_BUSY_SECONDS}
+            url.set(drivername="sqlite+pysqlite"),
+            connect_args={"timeout": SQLITE_BUSY_SECONDS},
+            hide_parameters=True,
         )
         event.listen(engine, "connect", _sqlite_preparation(SQLITE_BUSY_SECONDS, "NORMAL"))
         return engine
@@ -157,6 +159,7 @@ def _kind(error: object) -> str:
 
 def _pool(settings: Settings) -> dict[str, Any]:
     return {
+        "hide_parameters": True,  # a traceback repeats no address and no name
         "pool_size": settings.db_pool_size,
         "max_overflow": settings.db_max_overflow,
         "pool_timeout": settings.db_pool_timeout,
