@@ -36,8 +36,8 @@ _JOB_PROPERTIES: dict[str, Any] = {
     "peak_rss_mb": _or_null(_NUMBER),
     "origin": _TEXT
     | {
-        "description": "Who asked for it: `api`, `cron`, `cli`; `repair` where the store was empty, "
-        "`overlay` where lists could not be refreshed."
+        "description": "Who asked for it: `api`, `cron`, `cli`; `repair` where the store was "
+        "empty, `overlay` where lists could not be refreshed."
     },
     "error": _or_null(_TEXT) | {"description": "Why it failed, in one line."},
     "created_at": _INSTANT,
