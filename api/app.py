@@ -111,6 +111,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         resources.lifecycle.is_draining = True
         await asyncio.to_thread(resources.snapshots.stop)
         await asyncio.to_thread(resources.overlay_follower.stop)
+        resources.overlay.close()
         await resources.close()
 
 

@@ -7,6 +7,8 @@ and `gone_in`; whoever writes calls `note_...` after the commit, with the revisi
 
 from __future__ import annotations
 
+import contextlib
+import secrets
 import threading
 import zlib
 from array import array
@@ -22,6 +24,8 @@ from shared.errors import SnapshotUnavailable, VersionGone
 if TYPE_CHECKING:
     from api.local_snapshot import LocalSnapshot
 
+NOTES = "notes"
+MAX_NOTES_BYTES = 32 * 1024**2
 NOBODY: frozenset[int] = frozenset()
 
 
@@ -42,8 +46,22 @@ class Overlay:
     def open(self) -> Exclusions:
         """Reads what an earlier process left on the disk."""
         self.exclusions = Exclusions(self.folder)
+        for path in self.folder.glob(f"{NOTES}.*"):
+            with contextlib.suppress(OSError, ValueError):
+                if path.stat().st_size <= MAX_NOTES_BYTES:
+                    self.notes.restore(path.read_bytes())
+            with contextlib.suppress(OSError):
+                path.unlink()
         self.combine()
         return self.exclusions
+
+    def close(self) -> None:
+        """Leaves the notes to the next process: the worker may not have told of them by then."""
+        if self.notes.count:
+            with contextlib.suppress(OSError):
+                self.folder.mkdir(parents=True, exist_ok=True)
+                path = self.folder / f"{NOTES}.{secrets.token_hex(4)}"
+                path.write_bytes(self.notes.dump())
 
     # --- what a write changed ---
 

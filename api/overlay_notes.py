@@ -3,7 +3,8 @@
 A write is confirmed to whoever made it before the worker has heard of it. What it changes in this
 process's answers is noted here, after the commit and under the revision the write was given, and
 is dropped when a record of that revision or a later one has come. Notes are bounded: beyond the
-bound the oldest go, and the replica is as fresh as the worker is.
+bound the oldest go, and the replica is as fresh as the worker is. A process that ends in order
+leaves them to the next.
 
 Written under a lock, by the event loop and by the overlay's thread; read without one, as what is
 read is never changed, only replaced.
@@ -17,6 +18,8 @@ from array import array
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import orjson
 
 MAX_NOTES = 10_000  # users, and as many restaurants
 MAX_HIDDEN_BYTES = 4 * 1024**2  # of all hidden sets that are noted
@@ -68,6 +71,40 @@ class Notes:
     @property
     def count(self) -> int:
         return len(self.users) + len(self.restaurants)
+
+    def dump(self) -> bytes:
+        """All notes, for the process that comes after this one."""
+        users = [
+            [
+                user_id,
+                *notes[:2],
+                None if notes.hidden is None else sorted(notes.hidden_ids),
+                *notes[3:5],
+            ]
+            for user_id, notes in self.users.copy().items()
+        ]
+        restaurants = [[each, *note[:2]] for each, note in self.restaurants.copy().items()]
+        return orjson.dumps({"form": 1, "users": users, "restaurants": restaurants})
+
+    def restore(self, data: bytes) -> None:
+        """Takes what another process dumped. Raises ValueError where it is anything else."""
+        try:
+            found = orjson.loads(data)
+            if found["form"] != 1:
+                raise ValueError("notes of another release")
+            for user_id, orders, order_revision, hidden, hidden_revision, erased_revision in found[
+                "users"
+            ]:
+                if erased_revision:
+                    self.erase(int(user_id), int(erased_revision))
+                for restaurant_id in reversed(orders):
+                    self.order(int(user_id), int(restaurant_id), int(order_revision))
+                if hidden is not None:
+                    self.hide(int(user_id), map(int, hidden), int(hidden_revision))
+            for restaurant_id, is_inactive, revision in found["restaurants"]:
+                self.set_inactive(int(restaurant_id), bool(is_inactive), int(revision))
+        except (KeyError, TypeError, OverflowError) as error:
+            raise ValueError("notes of an unknown form") from error
 
     def order(self, user_id: int, restaurant_id: int, revision: int) -> None:
         with self._lock:

@@ -84,6 +84,35 @@ async def test_a_restart_with_a_dead_store_obeys_what_was_told(
         assert (await get(api, SHORT, AGAIN))[2] == [103, 101, OSAKA[3]]
 
 
+async def test_what_only_this_process_knew_is_known_after_its_restart(
+    settings: Settings, teller: Teller, manifest: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(overlay_notes, "DOUBT_SECONDS", 0.1)
+    users = (SHORT, PERSONAL, UNKNOWN)
+    async with running(settings) as api:
+        await api.serves(manifest.version)
+        overlay = api.resources.overlay
+        overlay.note_orders([(SHORT, 103, 4), (SHORT, 109, 5)])
+        overlay.note_hidden(SHORT, [102], 6)
+        overlay.note_erased(PERSONAL, 7)
+        overlay.note_order(PERSONAL, 111, 8)
+        overlay.note_inactive(105, True, 2)
+        expected = await everything(api, users)
+    async with running(settings) as api:
+        assert await everything(api, users) == expected
+        # Until the worker tells.
+        teller.lists(manifest, SPEC, SHORT, orders(113), 6)
+        teller.hides(SHORT, [], 7)
+        teller.opened(105)
+        await until(lambda: revision(api, SHORT) == 6 and not api.resources.overlay.inactive)
+        assert (await get(api, SHORT, AGAIN))[2] == [113]
+        assert 102 in (await get(api, SHORT, "/api/recommendations?limit=50&city=oaxaca"))[2]
+    (left,) = settings.overlay_dir.glob("notes.*")
+    left.write_bytes(b'{"form":1,"users":[[1,2]],"restaurants":[]}')
+    async with running(settings) as api:
+        assert (await get(api, SHORT, AGAIN))[2] == [113]
+
+
 async def test_two_replicas_of_equal_state_answer_alike_and_one_that_lags_answers_whole(
     settings: Settings, store: SnapshotStore, teller: Teller, manifest: Manifest
 ) -> None:
@@ -246,6 +275,7 @@ async def test_the_tag_changes_with_what_may_change_the_answer_and_with_nothing_
     tags.append(await tag())
     assert len(set(tags)) == len(tags)
     # The detailed form names the version of the metadata, which follow a moment later.
+    await until(lambda: api.resources.snapshots.require_active().shown.is_whole)
     detailed = await tag(PERSONAL, "/detailed")
     teller.closed(OSAKA[0], revision=3)
     await until(lambda: api.resources.snapshots.require_active().shown.gone)
