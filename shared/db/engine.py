@@ -7,8 +7,10 @@ orders may take minutes and a request may not.
 
 from __future__ import annotations
 
+import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event
 from sqlalchemy.engine import URL
@@ -27,6 +29,8 @@ SQLITE_BUSY_SECONDS = 10
 # How long a statement of the API waits for a row, or for SQLite: within its deadline for all.
 LOCK_SECONDS = 1.0
 API_BUSY_SECONDS = 2
+REST_SECONDS = 10.0
+"""A connection of the API that rested as long is pinged before it is used again."""
 
 # A peer that vanished without a word is noticed within half a minute, not after hours.
 _KEEPALIVES = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3}
@@ -84,7 +88,7 @@ def async_engine(settings: Settings) -> AsyncEngine:
         return engine
     url, ssl_args = _asyncpg_ssl(url)
     milliseconds = str(int(settings.db_statement_timeout * 1000))
-    return create_async_engine(
+    engine = create_async_engine(
         url.set(drivername="postgresql+asyncpg"),
         connect_args={
             "timeout": settings.db_connect_timeout,
@@ -97,6 +101,8 @@ def async_engine(settings: Settings) -> AsyncEngine:
         },
         **_pool(settings),
     )
+    _ping_after_rest(engine)
+    return engine
 
 
 @contextmanager
@@ -120,6 +126,32 @@ def database_errors() -> Iterator[None]:
                 f"the database at DATABASE_URL cannot be used ({_brief(reason)})"
             ) from None
         raise
+
+
+def _ping_after_rest(engine: AsyncEngine) -> None:
+    """Lets `pool_pre_ping` ask only connections that have rested.
+
+    SQLAlchemy's ping of asyncpg is three round trips, more than most transactions have besides. A
+    connection that its server has closed is known without asking; what is left is a peer that
+    vanished without a word within REST_SECONDS, which the statement's own deadline finds.
+    """
+    dialect = engine.sync_engine.dialect
+    ask = dialect.do_ping
+    used_at: WeakKeyDictionary[Any, float] = WeakKeyDictionary()
+
+    def note(connection: Any, _record: object) -> None:
+        if connection is not None:
+            used_at[connection.driver_connection] = time.monotonic()
+
+    def ping(connection: Any) -> bool:
+        driver = connection.driver_connection
+        if driver.is_closed():
+            return False
+        has_rested = time.monotonic() - used_at.get(driver, 0.0) > REST_SECONDS
+        return ask(connection) if has_rested else True
+
+    event.listen(engine.sync_engine, "checkin", note)
+    dialect.do_ping = ping  # type: ignore[assignment, method-assign]
 
 
 def _brief(reason: str) -> str:
