@@ -180,10 +180,12 @@ class Judgement:
 
     def _lost_orders(self) -> Iterator[str]:
         """Confirmed orders that lists do not know, or no longer."""
-        stints = self._stints()
         seen: dict[tuple[int, int, int], list[Reading]] = defaultdict(list)
         for reading in self._readings:
-            if reading.what not in ("order_again", "discover"):
+            if (
+                reading.what not in ("order_again", "discover")
+                or reading.version not in self._stored.versions
+            ):
                 continue
             ids = set(reading.ids)
             version = self._stored.versions[reading.version]
@@ -195,14 +197,11 @@ class Judgement:
                 if each not in version.cities or self._is_excused(reading, each):
                     continue
                 is_known = each in ids if reading.what == "order_again" else each not in ids
-                earlier = [other for other in seen[key] if other.ended <= reading.began]
-                is_due = not self._is_moved(reading) and (
-                    _is_kept(order, reading)
-                    or any(other.version <= reading.version for other in earlier)
+                earlier = (other for other in seen[key] if other.ended <= reading.began)
+                is_due = _is_kept(order, reading) or any(
+                    other.version <= reading.version for other in earlier
                 )
-                # Within one version nothing goes back, whatever was activated before.
-                is_due |= any(stints[id(other)] == stints[id(reading)] for other in earlier)
-                if is_due and not is_known:
+                if is_due and not is_known and not self._is_moved(reading):
                     yield f"{each} of {order} not known: {reading}"
 
     def _is_excused(self, reading: Reading, restaurant_id: int) -> bool:
@@ -212,23 +211,12 @@ class Judgement:
         return any(each.may_have_traces(reading) for each in self._of(reading, restaurant_id))
 
     def _is_moved(self, reading: Reading) -> bool:
-        """Whether an operator has just chosen a version: the worker brings it up to date."""
+        """Whether an operator has just chosen a version: the worker brings it up to date, and only
+        then lists know again what was ordered since it was left."""
         return any(
             change.began < reading.ended and change.ended + FRESH_SECONDS > reading.began
             for change in self._history.of("activate")
         )
-
-    def _stints(self) -> dict[int, tuple[int, int]]:
-        """Readings of a replica, by runs of one version: (replica, number of the run)."""
-        stints: dict[int, tuple[int, int]] = {}
-        last: dict[int, tuple[str, int]] = {}
-        for reading in self._readings:
-            version, number = last.get(reading.replica, ("", 0))
-            if reading.what in LISTS and reading.version != version:
-                number += 1
-                last[reading.replica] = (reading.version, number)
-            stints[id(reading)] = (reading.replica, number)
-        return stints
 
     def _gone_back(self) -> Iterator[str]:
         """Revisions of a user's lists that a replica had passed already, in the same version."""

@@ -6,6 +6,7 @@ Everything that was answered is recorded and judged afterwards (`judgement.py`).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -16,17 +17,17 @@ import orjson
 import pytest
 
 from shared.settings import Settings, load_settings
-from tests.journeys.history import Client, History, Reading, clients
+from tests.journeys.history import NO_REPLICA, Change, Client, History, Reading, clients
 from tests.journeys.judgement import Judgement
 from tests.journeys.shop import LISTS, Api, command, running_api
 from tests.journeys.stored import Stored, Witness, witness_of
 from tests.services.children import wait_until
-from tests.services.datasets import TwoTastes, two_tastes_dataset
+from tests.services.datasets import TwoTastes, two_tastes_dataset, write_dataset
 from tests.services.processes import start_worker
 
 SERVICE_TOKEN = "service-token-of-a-shop-that-takes-orders"
 NEWCOMERS = (900_001, 900_002)
-PAUSE_SECONDS = 0.06  # of a client, or it takes the processor from those whom it asks
+PAUSE_SECONDS = 0.1  # of a client, or it takes the processor from those whom it asks
 SETTLED_SECONDS = 10.0
 
 
@@ -34,6 +35,7 @@ SETTLED_SECONDS = 10.0
 class Shop:
     town: TwoTastes
     apis: tuple[Api, Api]
+    env: dict[str, str]
     settings: Settings
     witness: Witness
 
@@ -74,7 +76,7 @@ def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
         one, other = (
             stack.enter_context(running_api(each, service_token=SERVICE_TOKEN)) for each in envs
         )
-        shop = Shop(town, (one, other), settings, witness)
+        shop = Shop(town, (one, other), envs[0], settings, witness)
         shop.precomputed()
         yield shop
 
@@ -110,7 +112,7 @@ class Customers:
             assert client.hide(user_id, ordered[0] if turn % 2 else offered[0]) == 204
         elif turn % 5 == 4:
             for hidden in self.history.of("hide", user_id=user_id)[-1:]:
-                assert client.hide(user_id, hidden.restaurant_id, undo=True) == 204
+                assert client.unhide(user_id, hidden.restaurant_id) == 204
         else:
             # What has just been closed cannot be ordered.
             assert client.order(user_id, offered[turn % 7]) in (201, 422)
@@ -136,6 +138,23 @@ class Customers:
             timeout_seconds=30,
             describe=f"{count} more orders",
         )
+
+    def imports_closed(self, restaurant_id: int) -> None:
+        """A restaurant closes by a file: neither replica takes that write."""
+        row = {"id": restaurant_id, "name": "Closed by a file", "is_active": False}
+        folder = write_dataset(self._shop.town.folder / "closed", restaurants=[row])
+        began = time.time()
+        command(self._shop.env, "import", folder)
+        change = Change(NO_REPLICA, "close", began, time.time(), restaurant_id=restaurant_id)
+        self.history.changes.append(change)
+
+    def details_agree(self, client: Client) -> None:
+        """The detailed form has the ids of the bare one, in its order, whatever closed."""
+        api = self._shop.apis[client.replica]
+        for user_id in self.watched:
+            ids = client.read("for_you", user_id).ids
+            detailed = api.as_service(f"/api/users/{user_id}/recommendations/detailed?limit=50")
+            assert [item["id"] for item in detailed.json()["items"]] == ids
 
     def are_settled(self, asking: Sequence[Client]) -> None:
         """Until both replicas say the same of every user, and nothing of what is closed."""
@@ -182,6 +201,7 @@ def test_what_was_answered_was_told_and_nothing_confirmed_is_lost(shop: Shop) ->
         customers.are_settled(asking)
         for client in asking:
             customers.look(client)
+            customers.details_agree(client)
 
     stored = Stored(shop.settings, shop.witness.told())
     complaints = Judgement(history, stored).complaints()
@@ -193,27 +213,27 @@ def test_what_was_answered_was_told_and_nothing_confirmed_is_lost(shop: Shop) ->
 def _operated(shop: Shop, customers: Customers, one: Client, other: Client, first: str) -> None:
     """What an operator does meanwhile."""
     popular = one.read("popular").ids
-    one.prefer(NEWCOMERS[0], {"cuisines": ["Ramen"], "city": "Osaka"})
-    other.prefer(NEWCOMERS[1], {"cuisines": ["Tacos"], "price_ranges": [1, 2]})
-    one.close(popular[0])
-    customers.more_orders(8)
+    likes = {"cuisines": ["Tacos"], "price_ranges": [1, 2]}
+    assert one.prefer(NEWCOMERS[0], {"cuisines": ["Ramen"], "city": "Osaka"}) == 200
+    assert other.prefer(NEWCOMERS[1], likes) == 200
+    assert one.close(popular[0]) == 200
+    customers.more_orders(6)
     second = shop.precomputed()
-    one.close(popular[0], undo=True)
-    other.close(popular[1])
-    other.erase(customers.erased)
+    assert one.open(popular[0]) == other.close(popular[1]) == 200
+    assert other.erase(customers.erased) == 204
     customers.more_orders(4)
-    one.activate(first)
+    assert one.activate(first) == 200
     shop.follow(first)
-    customers.more_orders(8)
-    other.activate(second)
+    customers.more_orders(6)
+    assert other.activate(second) == 200
     shop.follow(second)
-    other.close(popular[1], undo=True)
-    one.order(NEWCOMERS[1], popular[4])
-    customers.more_orders(8)
-    other.close(popular[2])
+    assert other.open(popular[1]) == 200
+    assert one.order(NEWCOMERS[1], popular[4]) == 201
+    customers.more_orders(6)
+    assert other.close(popular[2]) == 200
     if shop.settings.redis_url is not None:
         shop.precomputed()
-        customers.more_orders(4)
+        customers.imports_closed(popular[3])
 
 
 def _saw_enough(history: History, stored: Stored, *, versions: int) -> None:
