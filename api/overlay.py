@@ -140,9 +140,10 @@ class Overlay:
             and not revision
         ):
             return gone.of_users
+        # Notes first: one that is dropped meanwhile is found again in a record.
+        notes = noted.get(user_id, NO_NOTES)
         found = None if lists is None else lists.find(user_id)
         exclusion = None if exclusions is None else exclusions.of_user(user_id)
-        notes = noted.get(user_id, NO_NOTES)
         if found is not None and exclusion is None and notes is NO_NOTES and revision is None:
             return UserChanges(found.user, False, (), NOBODY, gone.ordinals, found.mark + gone.tag)
         erased_at, hidden = notes.erased_revision, NOBODY
@@ -153,10 +154,11 @@ class Overlay:
             hidden = notes.hidden_ids
         if found is not None and found.user.revision <= erased_at:
             found = None
+        is_told = found is not None and found.user.revision >= notes.order_revision
         if revision is not None and not erased_at:
             found = _of_revision(snapshot, user_id, revision, found)
         ordered: tuple[int, ...] = ()
-        if notes.orders:
+        if notes.orders and not is_told:  # else they are about to be dropped
             ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
             ordered = tuple(each for each in ordinals if each is not None)
         mark = b"0" if found is None else found.mark

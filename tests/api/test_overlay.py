@@ -329,7 +329,7 @@ async def test_a_new_order_is_in_the_lists_at_once_until_the_worker_tells(
     teller.lists(manifest, SPEC, PERSONAL, user, revision=7)
     await until(lambda: known(api, PERSONAL, manifest, 7))
     assert await asked(api, PERSONAL, "list=order_again") == [OAXACA[1], *OSAKA[:3]]
-    assert not overlay.notes.users
+    await until(lambda: not overlay.notes.users)
 
 
 async def test_a_first_order_of_somebody_the_snapshot_does_not_know(api: Api) -> None:
