@@ -6,6 +6,7 @@ or has it no longer where it was. Everything in the log follows from the databas
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from typing import Literal
 
 from sqlalchemy import Engine, select
 
@@ -35,6 +36,8 @@ from worker.refresher_records import restaurant_records, user_records
 WHOLE = restaurant_key(2**63 - 1)
 """Its record excludes nothing: for every reader a restaurant like any other."""
 ROWS_AT_A_TIME = 500
+MAX_SPENT = 20_000
+"""Keys kept that exclude nothing any more: a replica that was away still has to hear of it."""
 
 log = get_logger("worker.refresher")
 
@@ -175,14 +178,18 @@ class Exclusions:
 def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
     """Takes out of the log what no kept snapshot needs any more: what no change speaks of.
 
-    Restaurants that a user hides stay. Raises StoreUnavailable, DatabaseUnavailable.
+    Restaurants that a user hides stay, and for long what says that nothing is excluded. Raises
+    StoreUnavailable, DatabaseUnavailable.
     """
     place = 0
+    spent: list[str] = []
     try:
         while entries := overlay.read(EXCLUSIONS, after=place, limit=ROWS_AT_A_TIME):
             place = entries[-1].place
             records = {entry.key: entry.record for entry in entries if entry.key != WHOLE}
-            needed = {key for key, record in records.items() if _hides(key, record)}
+            kinds = {key: _kind(key, record) for key, record in records.items()}
+            spent += [key for key, kind in kinds.items() if kind == "nothing"]
+            needed = {key for key, kind in kinds.items() if kind != "gone"}
             by_subject: dict[Subject, dict[int, str]] = {"user": {}, "restaurant": {}}
             for key in records.keys() - needed:
                 subject, subject_id = parse_key(key)
@@ -193,13 +200,20 @@ def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
                     needed.update(keys[row.subject_id] for row in connection.execute(noted))
             if superfluous := sorted(records.keys() - needed):
                 overlay.remove(EXCLUSIONS, superfluous)
+        if len(spent) > MAX_SPENT:
+            overlay.remove(EXCLUSIONS, spent[:-MAX_SPENT])
     except SnapshotDamaged:
         return  # the refresher drops it and makes it anew
 
 
-def _hides(key: str, record: bytes) -> bool:
+def _kind(key: str, record: bytes) -> Literal["gone", "hides", "nothing"]:
+    """gone: an inactive restaurant or an erased user."""
     subject, _ = parse_key(key)
-    if subject == "restaurant" or record == GONE:
-        return False
+    if record == GONE:
+        return "nothing"
+    if subject == "restaurant":
+        return "gone"
     exclusion = decode_user_exclusion(record)
-    return bool(exclusion.hidden) and not exclusion.is_erased
+    if exclusion.is_erased:
+        return "gone"
+    return "hides" if exclusion.hidden else "nothing"

@@ -367,6 +367,7 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
     rounds = shop.rounds()
     shop.hide(hiding, 3)
     shop.set_active(5, False)
+    shop.set_active(6, True)
     rounds.round()
     old = shop.version
     with shop.engine.begin() as connection:
@@ -375,6 +376,7 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
     shop.precompute(TASTEMATCH_KEEP_SNAPSHOTS="1")
     assert old not in shop.overlay.logs()
     assert shop.restaurant_record(5) is None
+    assert shop.restaurant_record(6) == GONE
     assert shop.exclusion(hiding) is not None
     with shop.engine.connect() as connection:
         assert connection.execute(select(Change.subject_id)).all() == []
