@@ -268,13 +268,13 @@ def _would_be_told(history: History, stored: Stored, *, erased: int) -> None:
     for what in ("order_again", "discover"):
         first, last = _before_and_after_an_order(history, what)
         wrong(last, first, "not known")
-        wrong(last, last._replace(content=first.content), "one tag, two answers")
     eater = last.subject
     old, new = (of("for_you", eater)[at] for at in (0, -1))
     wrong(new, new._replace(content=old.content, etag=f"{new.etag} "), "of no version")
     best, second, *rest = new.ids
     swapped = orjson.dumps([second, best, *rest])
     wrong(new, new._replace(content=swapped, etag=f"{new.etag} "), "of no version")
+    wrong(new, new._replace(content=swapped), "one tag, two answers")
     wrong(of("order_again", erased)[-1], of("order_again", erased)[0], "known after")
     wrong(of("popular")[-1], of("popular")[0], "shown after")
     wrong(of("metadata")[-1], of("metadata")[0], "came back")
@@ -284,18 +284,19 @@ def _would_be_told(history: History, stored: Stored, *, erased: int) -> None:
 def _before_and_after_an_order(history: History, what: str) -> tuple[Reading, Reading]:
     """Two readings of a list at one replica, in one version, and two more between them."""
     excluded = {change.restaurant_id for change in history.of("hide", "close")}
+    moved = min(change.began for change in history.of("activate"))
+    early = sorted(
+        (reading for reading in history.readings if reading.ended < moved),
+        key=lambda reading: reading.began,
+    )
     for order in history.of("order"):
-        if order.restaurant_id in excluded:
+        of_user = (what, order.user_id, order.replica)
+        found = [each for each in early if (each.what, each.subject, each.replica) == of_user]
+        before = [each for each in found if each.ended < order.began][-1:]
+        after = [each for each in found if each.began > order.ended][:3]
+        is_one_version = len({each.version for each in (*before, *after)}) == 1
+        if order.restaurant_id in excluded or not before or len(after) < 3 or not is_one_version:
             continue
-        found = [
-            each
-            for each in sorted(history.readings, key=lambda reading: reading.began)
-            if (each.what, each.subject, each.replica) == (what, order.user_id, order.replica)
-        ]
-        before = [each for each in found if each.ended < order.began]
-        after = [each for each in found if each.began > order.ended]
-        if len(after) < 3 or not before or len({x.version for x in (before[-1], *after[:3])}) > 1:
-            continue
-        if (order.restaurant_id in after[2].ids) != (order.restaurant_id in before[-1].ids):
-            return before[-1], after[2]
+        if (order.restaurant_id in after[2].ids) != (order.restaurant_id in before[0].ids):
+            return before[0], after[2]
     raise AssertionError("nobody was seen to order for the first time")
