@@ -73,7 +73,7 @@ class CatchUp:
                 if not rows:
                     break
                 revisions = {row.subject_id: row.revision for row in rows}
-                states = read_users(connection, list(revisions), now=began)
+                states = read_users(connection, list(revisions), now=began, oldest=None)
             self._append(list_records(self._refresher, revisions, states))
             users, last = users + len(rows), rows[-1].subject_id
         self._since = began - timedelta(seconds=LATE_COMMIT_SECONDS)

@@ -5,7 +5,7 @@ or has it no longer where it was. Everything in the log follows from the databas
 """
 
 from collections.abc import Collection, Mapping
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Literal
 
 from sqlalchemy import Engine, select
@@ -21,32 +21,41 @@ from shared.snapshot.overlay import (
     EXCLUSIONS,
     GONE,
     MAX_RECORDS,
+    WHOLE,
     OverlayWriter,
     Subject,
     UserExclusion,
     decode_user_exclusion,
     parse_key,
-    restaurant_key,
     user_key,
 )
+from shared.snapshot.store import SnapshotCatalog
 from worker.extract import reading
-from worker.refresher_reading import read_active, read_exclusions
+from worker.refresher_reading import exclusions_of, read_active, read_known
 from worker.refresher_records import restaurant_records, user_records
 
-WHOLE = restaurant_key(2**63 - 1)
-"""Its record excludes nothing: for every reader a restaurant like any other."""
 ROWS_AT_A_TIME = 500
 MAX_SPENT = 20_000
 """Keys kept that exclude nothing any more: a replica that was away still has to hear of it."""
 
+EVERYTHING = datetime(1970, 1, 1, tzinfo=UTC)
+"""Where a version of a release that kept no notes counts changes from."""
+
 log = get_logger("worker.refresher")
+
+
+def oldest_since(store: SnapshotCatalog) -> datetime:
+    """Since when any kept snapshot may lack writes. Raises StoreUnavailable."""
+    kept = [entry.manifest.changes_since or EVERYTHING for entry in store.versions()]
+    return min(kept, default=EVERYTHING)
 
 
 class Exclusions:
     """What the log says, by its keys alone: some 100 bytes each."""
 
-    def __init__(self, engine: Engine, overlay: OverlayWriter) -> None:
+    def __init__(self, engine: Engine, store: SnapshotCatalog, overlay: OverlayWriter) -> None:
         self._engine = engine
+        self._store = store
         self._overlay = overlay
         self._place = 0
         self._whole_at = 0
@@ -68,19 +77,16 @@ class Exclusions:
             self._make_anew()
 
     def tell_users(
-        self, exclusions: Mapping[int, UserExclusion], coalesced: Collection[int]
+        self, exclusions: Mapping[int, UserExclusion], uncertain: Collection[int]
     ) -> None:
         """Tells what is excluded, and where something was excluded before, what no longer is.
 
-        coalesced: users of whom the log may not have said all that a replica saw for itself.
+        uncertain: users of whom a replica may believe what the log does not say.
         """
         told = {
             user_id: each
             for user_id, each in exclusions.items()
-            if each.is_erased
-            or each.hidden
-            or user_key(user_id) in self._keys
-            or user_id in coalesced
+            if _says_something(each) or user_key(user_id) in self._keys or user_id in uncertain
         }
         self._append(user_records(told))
 
@@ -107,8 +113,9 @@ class Exclusions:
         known, self._keys, self._place, self._whole_at = self._keys, set(), 0, 0
         with database_errors(), self._engine.connect() as connection:
             began = database_time(connection)
-        self._tell_hiding_users()
-        self._tell_changed_users(known)
+        oldest = oldest_since(self._store)
+        self._tell_hiding_users(oldest)
+        self._tell_changed_users(known, oldest)
         self._tell_changed_restaurants()
         if WHOLE not in self._keys:
             self._append({WHOLE: GONE})
@@ -119,7 +126,7 @@ class Exclusions:
         self._read()
         log.info("exclusions.made_anew", keys=len(self._keys) - 1)
 
-    def _tell_hiding_users(self) -> None:
+    def _tell_hiding_users(self, oldest: datetime) -> None:
         last = -1
         users = select(HiddenRestaurant.user_id).distinct().order_by(HiddenRestaurant.user_id)
         while True:
@@ -132,11 +139,11 @@ class Exclusions:
                 revisions = dict.fromkeys(user_ids, 1)
                 noted = connection.execute(changes.revisions("user", user_ids))
                 revisions.update((row.subject_id, row.revision) for row in noted)
-                found = read_exclusions(connection, revisions)
-            self._append(user_records(found))
+                states = read_known(connection, user_ids, oldest=oldest)
+            self._append(user_records(exclusions_of(states, revisions)))
             last = user_ids[-1]
 
-    def _tell_changed_users(self, known: set[str]) -> None:
+    def _tell_changed_users(self, known: set[str], oldest: datetime) -> None:
         last = -1
         while True:
             with database_errors(), reading(self._engine) as connection:
@@ -145,12 +152,13 @@ class Exclusions:
                 ).all()
                 if not rows:
                     return
-                found = read_exclusions(connection, {row.subject_id: row.revision for row in rows})
+                revisions = {row.subject_id: row.revision for row in rows}
+                states = read_known(connection, revisions, oldest=oldest)
             said = {
                 user_id: each
-                for user_id, each in found.items()
+                for user_id, each in exclusions_of(states, revisions).items()
                 if user_key(user_id) not in self._keys
-                and (each.is_erased or each.hidden or user_key(user_id) in known)
+                and (_says_something(each) or user_key(user_id) in known)
             }
             self._append(user_records(said))
             last = rows[-1].subject_id
@@ -188,8 +196,7 @@ def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
             place = entries[-1].place
             records = {entry.key: entry.record for entry in entries if entry.key != WHOLE}
             kinds = {key: _kind(key, record) for key, record in records.items()}
-            spent += [key for key, kind in kinds.items() if kind == "nothing"]
-            needed = {key for key, kind in kinds.items() if kind != "gone"}
+            needed = {key for key, kind in kinds.items() if kind in ("hides", "nothing")}
             by_subject: dict[Subject, dict[int, str]] = {"user": {}, "restaurant": {}}
             for key in records.keys() - needed:
                 subject, subject_id = parse_key(key)
@@ -198,7 +205,13 @@ def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
                 for subject, keys in by_subject.items():
                     noted = changes.revisions(subject, list(keys))
                     needed.update(keys[row.subject_id] for row in connection.execute(noted))
-            if superfluous := sorted(records.keys() - needed):
+            unneeded = records.keys() - needed
+            spent += [
+                key
+                for key, kind in kinds.items()
+                if kind == "nothing" or (kind == "void" and key in unneeded)
+            ]
+            if superfluous := sorted(key for key in unneeded if kinds[key] == "gone"):
                 overlay.remove(EXCLUSIONS, superfluous)
         if len(spent) > MAX_SPENT:
             overlay.remove(EXCLUSIONS, spent[:-MAX_SPENT])
@@ -206,14 +219,20 @@ def tidy_exclusions(engine: Engine, overlay: OverlayWriter) -> None:
         return  # the refresher drops it and makes it anew
 
 
-def _kind(key: str, record: bytes) -> Literal["gone", "hides", "nothing"]:
-    """gone: an inactive restaurant or an erased user."""
+def _says_something(exclusion: UserExclusion) -> bool:
+    return exclusion.is_erased or bool(exclusion.hidden) or exclusion.erased_at > 0
+
+
+def _kind(key: str, record: bytes) -> Literal["gone", "hides", "nothing", "void"]:
+    """gone: an inactive restaurant or an erased user. void: of one who came after an erasure."""
     subject, _ = parse_key(key)
     if record == GONE:
         return "nothing"
     if subject == "restaurant":
         return "gone"
     exclusion = decode_user_exclusion(record)
+    if exclusion.hidden:
+        return "hides"
     if exclusion.is_erased:
         return "gone"
-    return "hides" if exclusion.hidden else "nothing"
+    return "void" if exclusion.erased_at else "nothing"

@@ -3,15 +3,17 @@
 Read after the change was claimed, so that what is read is at least as new as its revision.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import ceil
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import Connection, select
 
+from shared.db.audit import erasures
 from shared.db.models import HiddenRestaurant, Order, Preferences, Restaurant, User
 from shared.snapshot.overlay import UserExclusion
 from worker.extract import MAX_AHEAD, epoch_seconds
@@ -27,6 +29,9 @@ class UserState:
 
     is_known: bool = False
     city: str | None = None
+    created_at: datetime | None = None
+    erased_at: int = 0
+    """As `UserExclusion.erased_at`."""
     hidden: frozenset[int] = frozenset()
     preferences: Any = None
     """A row of `cuisines`, `price_ranges` and `city`, or None."""
@@ -38,11 +43,17 @@ class UserState:
 
 
 def read_users(
-    connection: Connection, user_ids: Sequence[int], *, now: datetime
+    connection: Connection, user_ids: Sequence[int], *, now: datetime, oldest: datetime | None
 ) -> list[UserState]:
-    """All of them, in the order of the ids, as one transaction sees them."""
+    """All of them, in the order of the ids, as one transaction sees them.
+
+    oldest: since when the oldest kept snapshot may lack writes; None where no erasures are asked
+    for.
+    """
     found = {user_id: UserState() for user_id in user_ids}
     _read_facts(connection, found)
+    if oldest is not None:
+        _read_erasures(connection, found, oldest)
     orders: dict[int, list[NDArray[np.int64]]] = {}
     for rows in _orders(connection, user_ids):
         for user_id, columns in _by_user(rows):
@@ -56,14 +67,38 @@ def read_users(
     return [found[user_id] for user_id in user_ids]
 
 
-def read_exclusions(connection: Connection, revisions: dict[int, int]) -> dict[int, UserExclusion]:
-    """What is not shown to these users, by id. revisions: of each user."""
-    found = {user_id: UserState() for user_id in revisions}
+def read_known(
+    connection: Connection, user_ids: Iterable[int], *, oldest: datetime
+) -> dict[int, UserState]:
+    """As much of users, by id, as says what is not shown to them. oldest: as in `read_users`."""
+    found = {user_id: UserState() for user_id in user_ids}
     _read_known(connection, found)
+    _read_erasures(connection, found, oldest)
+    return found
+
+
+def exclusions_of(
+    states: Mapping[int, UserState], revisions: Mapping[int, int]
+) -> dict[int, UserExclusion]:
+    """Both by user id."""
     return {
-        user_id: UserExclusion(revisions[user_id], not state.is_known, state.hidden)
-        for user_id, state in found.items()
+        user_id: UserExclusion(
+            revisions[user_id], not state.is_known, state.hidden, state.erased_at
+        )
+        for user_id, state in states.items()
     }
+
+
+def _read_erasures(connection: Connection, found: dict[int, UserState], oldest: datetime) -> None:
+    """Of those who came after one."""
+    came = [
+        user_id
+        for user_id, state in found.items()
+        if state.created_at is not None and state.created_at >= oldest
+    ]
+    if came:
+        for user_id, at in connection.execute(erasures(came, since=oldest)):
+            found[int(user_id)].erased_at = ceil(at.timestamp())
 
 
 def read_active(connection: Connection, restaurant_ids: Sequence[int]) -> dict[int, bool]:
@@ -75,9 +110,10 @@ def read_active(connection: Connection, restaurant_ids: Sequence[int]) -> dict[i
 
 
 def _read_known(connection: Connection, found: dict[int, UserState]) -> None:
-    for user in connection.execute(select(User.id, User.city).where(User.id.in_(found))):
-        found[user.id].is_known = True
-        found[user.id].city = user.city
+    users = select(User.id, User.city, User.created_at).where(User.id.in_(found))
+    for user in connection.execute(users):
+        state = found[user.id]
+        state.is_known, state.city, state.created_at = True, user.city, user.created_at
     hidden: dict[int, set[int]] = {}
     statement = select(HiddenRestaurant.user_id, HiddenRestaurant.restaurant_id)
     for each in connection.execute(statement.where(HiddenRestaurant.user_id.in_(found))):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine
@@ -19,15 +19,21 @@ from shared.errors import DependencyError, SnapshotError, StoreUnavailable
 from shared.jobs.clock import database_time
 from shared.logs import get_logger
 from shared.settings import Settings
-from shared.snapshot.overlay import EXCLUSIONS, OverlayWriter, UserExclusion, user_key
-from shared.snapshot.store import SnapshotReader
+from shared.snapshot.overlay import EXCLUSIONS, GONE, OverlayWriter, user_key
+from shared.snapshot.store import SnapshotCatalog
 from worker.extract import reading
 from worker.model import release_models
 from worker.refresh import Refresher
 from worker.refresher_catch_up import MAX_LOG_BYTES
-from worker.refresher_exclusions import Exclusions
+from worker.refresher_exclusions import EVERYTHING, Exclusions, oldest_since
 from worker.refresher_help import Help
-from worker.refresher_reading import UserState, read_active, read_exclusions, read_users
+from worker.refresher_reading import (
+    UserState,
+    exclusions_of,
+    read_active,
+    read_known,
+    read_users,
+)
 from worker.refresher_records import list_records
 
 BATCH_CHANGES = 64
@@ -40,8 +46,8 @@ ROUND_SECONDS = 0.5
 CATCH_UP_SECONDS = 10.0
 """Between looks for users whose lists another worker told of another version."""
 
-EVERYTHING = datetime(1970, 1, 1, tzinfo=UTC)
-"""Where a version of a release that kept no notes counts changes from."""
+CREATED_SECONDS = 15.0
+"""A user's row is at most so much older than the note that it was made."""
 
 log = get_logger("worker.refresher")
 
@@ -63,10 +69,16 @@ class _Claimed:
     changed_at: datetime
     told_revision: int
 
-    @property
-    def is_coalesced(self) -> bool:
-        """Several writes, of which one may have undone what another did."""
-        return self.revision > self.told_revision + 1
+    def is_uncertain(self, state: UserState) -> bool:
+        """Whether a replica may believe of the user what no record says.
+
+        Of several writes, one may have undone what another did; and an id that is new may be one
+        that was erased, and forgotten everywhere but there.
+        """
+        if self.revision > self.told_revision + 1:
+            return True
+        began = self.changed_at - timedelta(seconds=CREATED_SECONDS)
+        return not self.told_revision and state.created_at is not None and state.created_at >= began
 
 
 class Rounds:
@@ -77,7 +89,7 @@ class Rounds:
         settings: Settings,
         *,
         engine: Engine,
-        store: SnapshotReader,
+        store: SnapshotCatalog,
         overlay: OverlayWriter,
         on_done: Callable[[Done], None],
     ) -> None:
@@ -85,11 +97,12 @@ class Rounds:
         self._engine = engine
         self._store = store
         self._overlay = overlay
-        self._exclusions = Exclusions(engine, overlay)
+        self._exclusions = Exclusions(engine, store, overlay)
         self._on_done = on_done
         self._version: str | None = None
         self._since = EVERYTHING
         self._refresher: Refresher | None = None
+        self._unusable: str | None = None
         self._is_full = False
         self._caught_up_at = float("-inf")
         self._batch_size = BATCH_CHANGES
@@ -134,9 +147,25 @@ class Rounds:
             self._version, self._is_full = version, False
             self._caught_up_at = float("-inf")
             self._help.forget()
-        if version is not None and self._refresher is None:
-            with suppress(OSError):
-                self._refresher = Refresher(self._settings.models_dir / version)
+        if version not in (None, self._unusable) and self._refresher is None:
+            self._refresher = self._opened(str(version))
+
+    def _opened(self, version: str) -> Refresher | None:
+        """None where there is no model, or one that cannot be used."""
+        try:
+            return Refresher(self._settings.models_dir / version)
+        except OSError:
+            return None
+        except Exception as error:
+            self._give_up(error)
+            return None
+
+    def _give_up(self, error: Exception) -> None:
+        """The model is cut off, or another's: as if there were none. The next snapshot has its
+        own."""
+        reason = f"{type(error).__name__}: {error}"[:200]
+        log.error("model.unusable", version=self._version, reason=reason)
+        self._unusable, self._refresher = self._version, None
 
     # --- one batch ---
 
@@ -181,7 +210,7 @@ class Rounds:
             self._batch_size = max(1, self._batch_size // 2)
             self._unclaim(claimed)
             return
-        self._mark(users, restaurants, has_lists=has_lists)
+        self._mark(users, restaurants, has_lists=has_lists and self._refresher is not None)
         self.batches += 1
         self._on_done(Done(len(users), len(restaurants), time.monotonic() - began))
 
@@ -190,24 +219,22 @@ class Rounds:
     ) -> bool:
         """Reads, and tells exclusions before lists. False where it took too long to be told."""
         revisions = {each.subject_id: each.revision for each in users.values()}
-        states: dict[int, UserState] = {}
+        oldest = oldest_since(self._store) if users else EVERYTHING
         with database_errors(), reading(self._engine) as connection:
             active = read_active(connection, list(restaurants))
             if self._can_refresh:
-                read = read_users(connection, list(users), now=database_time(connection))
+                now = database_time(connection)
+                read = read_users(connection, list(users), now=now, oldest=oldest)
                 states = dict(zip(users, read, strict=True))
-                exclusions = {
-                    user_id: UserExclusion(revisions[user_id], not state.is_known, state.hidden)
-                    for user_id, state in states.items()
-                }
             else:
-                exclusions = read_exclusions(connection, revisions)
+                states = read_known(connection, users, oldest=oldest)
+        exclusions = exclusions_of(states, revisions)
         lists = self._lists(users, states)
         self._exclusions.follow()
         if time.monotonic() - began > SAFE_SECONDS:
             return False
-        coalesced = {user_id for user_id, each in users.items() if each.is_coalesced}
-        self._exclusions.tell_users(exclusions, coalesced)
+        uncertain = {each for each, claimed in users.items() if claimed.is_uncertain(states[each])}
+        self._exclusions.tell_users(exclusions, uncertain)
         restaurant_revisions = {each.subject_id: each.revision for each in restaurants.values()}
         self._exclusions.tell_restaurants(restaurant_revisions, active)
         if lists and self._version is not None:
@@ -223,18 +250,27 @@ class Rounds:
             for user_id, state in states.items()
             if users[user_id].changed_at >= self._since
         }
-        if self._refresher is None or not wanted:
+        if self._refresher is None or not self._can_refresh or not wanted:
             return {}
         revisions = {user_id: users[user_id].revision for user_id in wanted}
-        return list_records(self._refresher, revisions, list(wanted.values()))
+        try:
+            return list_records(self._refresher, revisions, list(wanted.values()))
+        except MemoryError:
+            raise
+        except Exception as error:
+            self._give_up(error)
+            return {}
 
     def _forget_lists(self, erased: list[int]) -> None:
-        """Lists of erased users in the logs of other versions; in this one's they are empty."""
+        """Lists of erased users in the logs of other versions; in this one's they are empty.
+
+        Replicas hear of it, too: the id may come back, and the version may be gone back to.
+        """
         if not erased:
             return
         for name in self._overlay.logs():
             if name not in (EXCLUSIONS, self._version):
-                self._overlay.remove(name, [user_key(user_id) for user_id in erased])
+                self._overlay.append(name, {user_key(user_id): GONE for user_id in erased})
 
     def _mark(
         self,

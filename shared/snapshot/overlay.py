@@ -109,6 +109,11 @@ class UserExclusion:
     is_erased: bool
     hidden: frozenset[int]
     """Restaurant ids."""
+    erased_at: int = 0
+    """When an earlier user of this id was erased, in seconds since 1970; 0 where none was.
+
+    What a snapshot holds of the id is void where it may lack writes of that second.
+    """
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +129,11 @@ def user_key(user_id: int) -> str:
 
 def restaurant_key(restaurant_id: int) -> str:
     return f"r{restaurant_id}"
+
+
+WHOLE = restaurant_key(_MAX_ID)
+"""Written last into EXCLUSIONS, GONE: all of the log is there. For who does not look for it, a
+restaurant like any other."""
 
 
 def parse_key(key: str) -> tuple[Subject, int]:
@@ -164,6 +174,7 @@ def encode_exclusion(exclusion: UserExclusion | RestaurantExclusion) -> bytes:
             "revision": exclusion.revision,
             "erased": exclusion.is_erased,
             "hidden": sorted(exclusion.hidden),
+            "erased_at": exclusion.erased_at,
         }
     )
 
@@ -171,10 +182,13 @@ def encode_exclusion(exclusion: UserExclusion | RestaurantExclusion) -> bytes:
 def decode_user_exclusion(record: bytes) -> UserExclusion:
     """Raises SnapshotDamaged."""
     fields = _fields(record)
-    hidden = fields.get("hidden")
+    hidden, erased_at = fields.get("hidden"), fields.get("erased_at", 0)
     if not isinstance(hidden, list) or not all(type(each) is int for each in hidden):
         raise SnapshotDamaged("a record of an overlay has an unknown form")
-    return UserExclusion(_revision(fields), fields.get("erased") is True, frozenset(hidden))
+    if not isinstance(erased_at, int) or erased_at < 0:
+        raise SnapshotDamaged("a record of an overlay has an unknown form")
+    is_erased = fields.get("erased") is True
+    return UserExclusion(_revision(fields), is_erased, frozenset(hidden), erased_at)
 
 
 def decode_restaurant_exclusion(record: bytes) -> RestaurantExclusion:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, delete, func, insert, select, update
 from shared.db import changes
 from shared.db.engine import sync_engine
 from shared.db.models import Change, HiddenRestaurant, Order, Preferences, Restaurant, User
+from shared.db.operator_writes import Actor, erase_user
 from shared.settings import load_settings
 from shared.snapshot.opening import open_overlay, open_store
 from shared.snapshot.overlay import (
@@ -103,6 +104,8 @@ class ChangedShop:
         }
         load_dataset(env, write_shop(folder / "set"))
         shop = cls(env, folder, stack)
+        with shop.engine.begin() as connection:  # long known
+            connection.execute(update(User).values(created_at=NOW))
         shop.precompute()
         return shop
 
@@ -201,7 +204,8 @@ class ChangedShop:
         return self.write("user", user_id, delete(Order).where(Order.user_id == user_id))
 
     def erase(self, user_id: int) -> int:
-        return self.write("user", user_id, delete(User).where(User.id == user_id))
+        with self.engine.begin() as connection:
+            return erase_user(connection, user_id, actor=Actor("service", "a request"))
 
     def set_active(self, restaurant_id: int, is_active: bool) -> int:
         row = update(Restaurant).where(Restaurant.id == restaurant_id)

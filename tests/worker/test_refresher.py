@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -163,7 +164,7 @@ def test_hidden_closed_and_erased_are_told_and_taken_back(shop: ChangedShop) -> 
     assert shop.restaurant_record(7) == b'{"form":1,"revision":%d}' % closing
     assert shop.exclusion(leaving) == UserExclusion(leaving_revision, True, frozenset())
     assert shop.ids(leaving, published) == ([], [], [])
-    assert shop.records("20200101T000000000000Z-0000") == {}
+    assert shop.records("20200101T000000000000Z-0000") == {user_key(leaving): GONE}
 
     revision = shop.unhide(hiding)
     shop.set_active(7, True)
@@ -172,7 +173,17 @@ def test_hidden_closed_and_erased_are_told_and_taken_back(shop: ChangedShop) -> 
     assert shop.exclusion(hiding) == UserExclusion(revision, False, frozenset())
     assert shop.ids(hiding, published) == published.lists[hiding]
     assert shop.restaurant_record(7) == GONE
-    assert shop.exclusion(leaving) == UserExclusion(back, False, frozenset())
+    assert came_back(shop, leaving) == UserExclusion(back, False, frozenset())
+
+
+def came_back(shop: ChangedShop, user_id: int) -> UserExclusion:
+    """What is told of one who came after an erasure, but for when that was: since the snapshot."""
+    told = shop.exclusion(user_id)
+    since = shop.store.manifest(shop.version).changes_since
+    assert told is not None
+    assert since is not None
+    assert told.erased_at >= since.timestamp()
+    return replace(told, erased_at=0)
 
 
 def test_what_came_and_went_between_two_rounds_is_told_as_nothing(shop: ChangedShop) -> None:
@@ -186,8 +197,10 @@ def test_what_came_and_went_between_two_rounds_is_told_as_nothing(shop: ChangedS
 
 def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> None:
     rounds = shop.rounds()
-    erased, hiding, long_hiding = USERS[7], USERS[8], USERS[19]
+    erased, hiding, long_hiding, returning = USERS[7], USERS[8], USERS[19], USERS[23]
     revisions = {erased: shop.erase(erased), hiding: shop.hide(hiding, 9)}
+    shop.erase(returning)
+    revisions[returning] = shop.add_user(returning, None)  # between two rounds
     shop.hide(long_hiding, 10)
     closing = shop.set_active(8, False)
     rounds.round()
@@ -203,6 +216,7 @@ def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> No
     assert shop.exclusion(hiding) == UserExclusion(revisions[hiding], False, frozenset({9}))
     assert shop.exclusion(long_hiding) == UserExclusion(1, False, frozenset({10}))
     assert shop.exclusion(erased) == UserExclusion(revisions[erased], True, frozenset())
+    assert came_back(shop, returning) == UserExclusion(revisions[returning], False, frozenset())
     assert shop.restaurant_record(8) == b'{"form":1,"revision":%d}' % closing
 
 
@@ -363,9 +377,11 @@ def test_a_change_during_a_precompute_is_there_when_its_version_is(shop: Changed
 
 
 def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
-    hiding = USERS[13]
+    hiding, leaving = USERS[13], shop.new_user_id()
     rounds = shop.rounds()
     shop.hide(hiding, 3)
+    shop.add_user(leaving, None)
+    shop.erase(leaving)
     shop.set_active(5, False)
     shop.set_active(6, True)
     rounds.round()
@@ -380,7 +396,12 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
     assert shop.exclusion(hiding) is not None
     with shop.engine.connect() as connection:
         assert connection.execute(select(Change.subject_id)).all() == []
-    rounds.round()
+    assert shop.exclusion(leaving) is None
+    assert shop.add_user(leaving, None) == 1, "nothing is known of the id any more"
+    shop.rounds().round()
+    told = shop.exclusion(leaving)
+    assert told is not None, "a replica may still take the user for erased"
+    assert not told.is_erased
     assert shop.exclusion(hiding) is not None
 
 
@@ -404,6 +425,28 @@ def test_without_its_model_only_exclusions_are_told_and_each_once(shop: ChangedS
     assert shop.overlay.read(EXCLUSIONS, after=0, limit=100) == entries
 
     shutil.move(elsewhere, model)
+    rounds.round()
+    assert shop.lists(user) is not None
+    assert shop.count_open() == 0
+
+
+@pytest.mark.parametrize("damage", ["cut off", "foreign"])
+def test_a_model_that_cannot_be_used_is_as_none(disk_shop: ChangedShop, damage: str) -> None:
+    shop, user = disk_shop, disk_shop.new_user_id()
+    model = shop.settings.models_dir / shop.version
+    if damage == "cut off":
+        for file in model.glob("*.npy"):
+            os.truncate(file, file.stat().st_size // 2)
+    else:
+        (model / "kept.json").write_text('{"of": "another release"}')
+    shop.add_user(user, None)
+    shop.hide(user, 3)
+    rounds = shop.rounds()
+    for _ in range(2):
+        rounds.round()
+    assert shop.exclusion(user) == UserExclusion(2, False, frozenset({3}))
+    assert shop.lists(user) is None
+    shop.precompute()
     rounds.round()
     assert shop.lists(user) is not None
     assert shop.count_open() == 0

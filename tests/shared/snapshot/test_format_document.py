@@ -168,7 +168,9 @@ def test_the_record_of_the_overlay_reads_and_is_written_so() -> None:
 
 def test_the_exclusions_are_written_as_the_document_says() -> None:
     section = DOCUMENT.split("\n## Overlay\n")[1].split("\n## ")[0]
-    hidden = overlay.UserExclusion(7, is_erased=False, hidden=frozenset([40, 11]))
+    hidden = overlay.UserExclusion(
+        7, is_erased=False, hidden=frozenset([40, 11]), erased_at=1764097200
+    )
     closed = overlay.RestaurantExclusion(7)
     forms = {
         overlay.encode_exclusion(hidden): "[11,40]",
@@ -176,9 +178,12 @@ def test_the_exclusions_are_written_as_the_document_says() -> None:
     }
     for record, ids in forms.items():
         text = record.decode().replace(":7", ":R").replace(ids or "?", "[ids, ascending]")
+        text = text.replace('"erased_at":1764097200', '"erased_at":S')
         assert f"`{text}`" in section
     assert overlay.decode_user_exclusion(overlay.encode_exclusion(hidden)) == hidden
     assert overlay.decode_restaurant_exclusion(overlay.encode_exclusion(closed)) == closed
     nothing = overlay.UserExclusion(7, is_erased=False, hidden=frozenset())
     assert overlay.decode_user_exclusion(overlay.encode_exclusion(nothing)) == nothing
+    older = b'{"form":1,"revision":7,"erased":false,"hidden":[]}'
+    assert overlay.decode_user_exclusion(older) == nothing
     assert overlay.EXCLUSIONS == "exclusions"
