@@ -23,6 +23,7 @@ from shared.errors import SnapshotUnavailable, VersionGone
 
 if TYPE_CHECKING:
     from api.local_snapshot import LocalSnapshot
+    from shared.snapshot.overlay import UserExclusion
 
 NOTES = "notes"
 MAX_NOTES_BYTES = 32 * 1024**2
@@ -146,10 +147,11 @@ class Overlay:
         exclusion = None if exclusions is None else exclusions.of_user(user_id)
         if found is not None and exclusion is None and notes is NO_NOTES and revision is None:
             return UserChanges(found.user, False, (), NOBODY, gone.ordinals, found.mark + gone.tag)
-        erased_at, hidden = notes.erased_revision, NOBODY
+        erased_at, hidden, is_void = notes.erased_revision, NOBODY, False
         if exclusion is not None and not notes.erased_revision:
             erased_at = exclusion.revision if exclusion.is_erased else 0
             hidden = exclusion.hidden
+            is_void = _is_void(snapshot, exclusion)
         if notes.hidden is not None:
             hidden = notes.hidden_ids
         if found is not None and found.user.revision <= erased_at:
@@ -162,12 +164,18 @@ class Overlay:
             ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
             ordered = tuple(each for each in ordinals if each is not None)
         mark = b"0" if found is None else found.mark
-        is_erased = found is None and erased_at > 0
+        is_erased = found is None and (erased_at > 0 or is_void)
         mark += b"e" if is_erased else b""
         mark += b".h" + _digest(sorted(hidden)) if hidden else b""
         mark += b".o" + _digest(notes.orders) if ordered else b""
         refreshed = None if found is None else found.user
         return UserChanges(refreshed, is_erased, ordered, hidden, gone.ordinals, mark + gone.tag)
+
+
+def _is_void(snapshot: LocalSnapshot, exclusion: UserExclusion) -> bool:
+    """Whether what the snapshot holds of the user is of an earlier one, who was erased."""
+    since = snapshot.manifest.changes_since
+    return exclusion.erased_at > 0 and (since is None or since.timestamp() <= exclusion.erased_at)
 
 
 def _of_revision(
