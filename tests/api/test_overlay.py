@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import httpx
@@ -13,6 +16,7 @@ import pytest
 
 from shared.settings import Settings
 from shared.snapshot.manifest import Manifest
+from shared.snapshot.overlay import EXCLUSIONS, UserExclusion, encode_exclusion, user_key
 from shared.snapshot.store import SnapshotStore
 from tests.api.overlays import Teller, teller_of, until
 from tests.api.running import (
@@ -298,6 +302,27 @@ async def test_an_erased_user_is_an_unknown_user(
     teller.lists(manifest, SPEC, SHORT, UserSpec("personal", for_you=(107,), order_again=(107,)), 5)
     await until(lambda: known(api, SHORT, manifest, 5))
     assert await asked(api, SHORT, "list=order_again") == [107]
+
+
+async def test_what_a_snapshot_holds_of_an_erased_user_stays_void_when_the_id_comes_back(
+    api: Api, store: SnapshotStore, teller: Teller
+) -> None:
+    """Until a snapshot that was made after the erasure is served."""
+    erased_at = int(time.time())
+    before = await asked(api, SHORT, "limit=3")
+    back = UserExclusion(5, False, frozenset(), erased_at)
+    teller.writer.append(EXCLUSIONS, {user_key(SHORT): encode_exclusion(back)})
+    snapshot = api.resources.snapshots.require_active()
+    await until(lambda: api.resources.overlay.of_user(snapshot, SHORT).is_erased)
+    assert await asked(api, SHORT, "limit=3") == await asked(api, UNKNOWN, "limit=3") != before
+    for since, shown in ((erased_at, UNKNOWN), (erased_at + 1, SHORT)):
+        instant = datetime.fromtimestamp(since, UTC)
+        made = publish_snapshot(
+            store, SPEC, change_manifest=partial(replace, changes_since=instant)
+        )
+        await api.serves(made.version)
+        expected = before if shown == SHORT else await asked(api, shown, "limit=3")
+        assert await asked(api, SHORT, "limit=3") == expected
 
 
 # --- what this process took itself ------------------------------------------------------------
