@@ -95,7 +95,7 @@ class Lookout:
         metrics.worker_seen(time.time())
         if job is not None:
             self._runner.begin(job.id)
-        if self._has_changes and self._version is not None:
+        if self._has_changes:
             self._refresher.wake()
 
     async def _look_safely(self) -> None:
@@ -120,8 +120,9 @@ class Lookout:
             count, oldest = connection.execute(changes.count_open_changes()).one()
             refresh_metrics.changes_open(count, oldest=oldest, now=now)
         # While it runs it looks by itself.
+        is_untold = self._version is None  # without a snapshot there are no lists
         self._has_changes = not self._refresher.is_running and bool(
-            connection.scalar(changes.has_open_changes())
+            connection.scalar(changes.has_open_changes(is_untold=is_untold))
         )
         spared = self._worker.id if is_busy else None
         for job in leases.release_expired(connection, now=now, spare_owner=spared):

@@ -157,7 +157,7 @@ def precompute(
                     max_drop = settings.max_quality_drop
                     manifest = gate.judge_against_active(manifest, store, max_drop=max_drop)
                 catch_up = CatchUp(
-                    engine, overlay, version=manifest.version, since=found.changes_since
+                    engine, store, overlay, version=manifest.version, since=found.changes_since
                 )
                 catch_up.before_publish(model_folder)
                 state = publication.publish(

@@ -1,6 +1,7 @@
 """What a precompute does about the overlay: nobody's lists go back in time with its version.
 
-Users who changed while it ran get their lists into the new version's log before that becomes
+What is excluded in every version is told before there is one to show: a store that was emptied has
+neither, and a replica that has seen nothing else would show what is hidden. Users who changed while it ran get their lists into the new version's log before that becomes
 visible. Nobody else writes there as long as it is not.
 """
 
@@ -20,7 +21,7 @@ from shared.snapshot.overlay import EXCLUSIONS, OverlayWriter
 from shared.snapshot.store import SnapshotCatalog
 from worker.extract import reading
 from worker.refresh import Refresher
-from worker.refresher_exclusions import tidy_exclusions
+from worker.refresher_exclusions import Exclusions, tidy_exclusions
 from worker.refresher_reading import read_users
 from worker.refresher_records import list_records
 
@@ -37,11 +38,18 @@ class CatchUp:
     """One run's. Raises DatabaseUnavailable, StoreUnavailable."""
 
     def __init__(
-        self, engine: Engine, overlay: OverlayWriter, *, version: str, since: datetime
+        self,
+        engine: Engine,
+        store: SnapshotCatalog,
+        overlay: OverlayWriter,
+        *,
+        version: str,
+        since: datetime,
     ) -> None:
         """since: `Manifest.changes_since` of the version."""
         self._engine = engine
         self._overlay = overlay
+        self._exclusions = Exclusions(engine, store, overlay)
         self._version = version
         self._since = since
         self._is_full = False
@@ -49,11 +57,13 @@ class CatchUp:
     def before_publish(self, model_folder: Path) -> None:
         """All users who changed since the run began to read. model_folder: a described model."""
         self._refresher = Refresher(model_folder)
+        self._exclude()
         users = self._write()
         log.info("precompute.caught_up", users=users)
 
     def before_visible(self) -> None:
         """Those who changed while the parts were written."""
+        self._exclude()
         self._write(seconds=LAST_SECONDS)
 
     def close(self) -> None:
@@ -78,6 +88,13 @@ class CatchUp:
             users, last = users + len(rows), rows[-1].subject_id
         self._since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
         return users
+
+    def _exclude(self) -> None:
+        """The log of exclusions is whole from here on."""
+        try:
+            self._exclusions.follow()
+        except SnapshotError as error:  # full or damaged: the refresher tries again
+            log.warning("overlay.not_written", version=EXCLUSIONS, reason=error.message)
 
     def _append(self, records: dict[str, bytes]) -> None:
         try:

@@ -95,9 +95,12 @@ def renew_changes(subject: Subject, *, since: datetime, dialect: Dialect) -> Upd
     )
 
 
-def has_open_changes() -> Select[bool]:
-    """Whether anything is left to do about any change."""
-    return select(exists(select(Change.subject_id).where(_is_open)))
+def has_open_changes(*, is_untold: bool = False) -> Select[bool]:
+    """Whether anything is left to do about any change. is_untold: as for `open_changes`."""
+    found = select(Change.subject_id).where(_is_open)
+    if is_untold:
+        found = found.where(Change.told_revision < Change.revision)
+    return select(exists(found))
 
 
 def count_open_changes() -> Select[int, datetime]:

@@ -19,9 +19,12 @@ from redis import Redis
 from sqlalchemy import delete, select, update
 
 from shared.db import changes
+from shared.db.engine import sync_engine
 from shared.db.models import Change, JobRow
 from shared.jobs import records
 from shared.jobs.clock import database_time
+from shared.jobs.workers import Worker
+from shared.settings import load_settings
 from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
 from shared.snapshot.overlay import EXCLUSIONS, GONE, UserExclusion, user_key
 from tests.services.children import is_alive, wait_until
@@ -31,7 +34,10 @@ from tests.services.processes import start_worker
 from tests.services.redis import RedisDatabases, RedisServer
 from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
 from worker import refresher_rounds
+from worker.lookout import Lookout
 from worker.refresher_child import RefresherChild
+from worker.runner import JobRunner
+from worker.threads import Transactions
 
 
 @pytest.fixture(scope="module")
@@ -201,6 +207,7 @@ def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> No
     revisions = {erased: shop.erase(erased), hiding: shop.hide(hiding, 9)}
     shop.erase(returning)
     revisions[returning] = shop.add_user(returning, None)  # between two rounds
+    seen: list[UserExclusion | None] = []
     shop.hide(long_hiding, 10)
     closing = shop.set_active(8, False)
     rounds.round()
@@ -211,8 +218,9 @@ def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> No
             client.flushdb()
     else:
         shop.overlay.drop(EXCLUSIONS)
+    shop.precompute_with(lambda: seen.append(shop.exclusion(hiding)))
+    assert seen[-1] is not None, "it is told before there is a snapshot to show"
     rounds.round()
-    shop.precompute()  # with a store that was emptied, the snapshot went, too
     assert shop.exclusion(hiding) == UserExclusion(revisions[hiding], False, frozenset({9}))
     assert shop.exclusion(long_hiding) == UserExclusion(1, False, frozenset({10}))
     assert shop.exclusion(erased) == UserExclusion(revisions[erased], True, frozenset())
@@ -492,6 +500,33 @@ async def test_a_process_that_says_nothing_is_replaced(tmp_path: Path) -> None:
     stop.set()
     await running
     assert not child.is_running
+
+
+async def test_without_a_snapshot_a_worker_starts_its_refresher_for_what_is_untold(
+    disk_shop: ChangedShop, tmp_path: Path
+) -> None:
+    """A replica may go on serving the one it has."""
+    started, stop = tmp_path / "started", asyncio.Event()
+    child = RefresherChild(["sh", "-c", 'touch "$0"; exec cat', str(started)])
+    transactions = Transactions(sync_engine(disk_shop.settings))
+    worker = Worker(id="a", kind="embedded", host="here", pid=1)
+    runner = JobRunner(pretend_to_run)
+    settings = load_settings({**disk_shop.env, "TASTEMATCH_DATA_DIR": str(tmp_path)})
+    lookout = Lookout(settings, transactions, runner, child, worker=worker)
+    disk_shop.set_active(9, True)
+    running = asyncio.create_task(child.run(stop))
+    await lookout.look()
+    await asyncio.to_thread(
+        wait_until, started.exists, timeout_seconds=20, describe="the refresher's start"
+    )
+    stop.set()
+    await running
+    await transactions.close(timeout_seconds=1)
+    disk_shop.rounds().round()
+
+
+async def pretend_to_run(job_id: str) -> None:
+    raise AssertionError(job_id)
 
 
 # --- in a worker ------------------------------------------------------------------------------
