@@ -28,16 +28,18 @@ COMPONENTS: dict[str, Any] = {
                 "request_id": {"type": "string"},
                 "errors": {
                     "type": "array",
-                    "items": {
-                        "type": "object",
-                        "required": ["in", "name", "detail"],
-                        "properties": {
-                            "in": {"type": "string"},
-                            "name": {"type": "string"},
-                            "detail": {"type": "string"},
-                        },
-                    },
+                    "items": {"$ref": "#/components/schemas/FieldError"},
                 },
+            },
+        },
+        "FieldError": {
+            "type": "object",
+            "description": "One bad value: where it stands, its name, what is wrong.",
+            "required": ["in", "name", "detail"],
+            "properties": {
+                "in": {"type": "string"},
+                "name": {"type": "string"},
+                "detail": {"type": "string"},
             },
         },
         "RestaurantProjection": {

@@ -61,8 +61,7 @@ _OF_SUCCESS: dict[str, tuple[str, ...]] = {
     "listRestaurants": ("Link",),
     "listMyOrders": ("Link",),
     "listJobs": ("Link",),
-    "getJob": ("Retry-After",),
-    "cancelJob": ("Location", "Retry-After"),
+    "cancelJob 202": ("Location", "Retry-After"),
     "triggerPrecompute": ("Location", "Retry-After"),
 }
 _OF_STATUS: dict[str, tuple[str, ...]] = {
@@ -91,6 +90,7 @@ def describe_headers(operation: dict[str, Any]) -> None:
             names += _VALIDATED if "304" in responses else ()
             names += ("Vary",) if "security" in operation else ()
             names += _OF_SUCCESS.get(operation["operationId"], ())
+            names += _OF_SUCCESS.get(f"{operation['operationId']} {status}", ())
         elif status != "503":  # that of /ready is no problem document
             names.append("Vary")
         if status == "304":

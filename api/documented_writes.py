@@ -85,7 +85,7 @@ WRITE_SCHEMAS: dict[str, Any] = {
             "errors": {
                 "type": "array",
                 "description": "Why it is rejected.",
-                "items": {"$ref": "#/components/schemas/Problem/properties/errors/items"},
+                "items": {"$ref": "#/components/schemas/FieldError"},
             },
         },
     },

@@ -278,7 +278,7 @@ async def test_unknown_paths_are_404(api: Api, path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["/health", LISTS, METADATA, "/api/restaurants/101", "/api/lists/popular"]
+    "path", ["/health", LISTS, METADATA, "/api/restaurants/101/similar", "/api/lists/popular"]
 )
 @pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "FOO"])
 async def test_other_methods_are_405_with_allow(api: Api, path: str, method: str) -> None:
