@@ -32,8 +32,8 @@ class UserChanges(NamedTuple):
 class Gone(NamedTuple):
     """The restaurants of one snapshot that are inactive now."""
 
-    inactive: frozenset[int]
-    """All inactive ids, also of other snapshots: this very set."""
+    change: int
+    """The last change of the inactive ids that is contained; `Overlay` counts them."""
     ordinals: frozenset[int]
     tag: bytes
     """Empty where there are none."""
@@ -42,5 +42,4 @@ class Gone(NamedTuple):
 
 
 UNCHANGED = UserChanges()
-NONE_INACTIVE: frozenset[int] = frozenset()
-NOTHING_GONE = Gone(NONE_INACTIVE, frozenset(), b"", UNCHANGED)
+NOTHING_GONE = Gone(0, frozenset(), b"", UNCHANGED)

@@ -19,7 +19,7 @@ from api.answers import HeaderField
 from api.changes import NOTHING_GONE, Gone
 from api.columns import Columns, columns_from, columns_of
 from api.metadata_forms import MetadataContent
-from api.overlay_logs import RefreshedLists
+from api.overlay_lists import RefreshedLists
 from api.selection import Selector
 from api.shown import Shown, shown_whole, shown_without
 from api.user_index import UserIndex

@@ -12,12 +12,14 @@ import secrets
 import threading
 import zlib
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from api.changes import NONE_INACTIVE, NOTHING_GONE, UNCHANGED, Gone, UserChanges
-from api.overlay_logs import Exclusions, Found, Told
+from api.changes import UNCHANGED, Gone, UserChanges
+from api.overlay_lists import Found
+from api.overlay_logs import Exclusions, Told
 from api.overlay_notes import NO_NOTES, Notes
 from shared.errors import SnapshotUnavailable, VersionGone
 
@@ -28,6 +30,32 @@ if TYPE_CHECKING:
 NOTES = "notes"
 MAX_NOTES_BYTES = 32 * 1024**2
 NOBODY: frozenset[int] = frozenset()
+MAX_STEP_IDS = 2_000
+
+
+class _Inactive(NamedTuple):
+    """All inactive restaurant ids, and what changed of them last: replaced, never changed."""
+
+    ids: frozenset[int] = frozenset()
+    change: int = 0
+    """Counts the changes."""
+    steps: tuple[tuple[int, frozenset[int]], ...] = ()
+    """The last changes with the ids they concerned, MAX_STEP_IDS at most."""
+
+    def changed_to(self, ids: frozenset[int]) -> _Inactive:
+        change, ids_left = self.change + 1, MAX_STEP_IDS
+        steps: list[tuple[int, frozenset[int]]] = []
+        for step in ((change, ids ^ self.ids), *reversed(self.steps)):
+            if (ids_left := ids_left - len(step[1])) < 0:
+                break
+            steps.insert(0, step)
+        return _Inactive(ids, change, tuple(steps))
+
+    def changed_since(self, change: int) -> frozenset[int] | None:
+        """None where that is too long ago."""
+        if not self.steps or self.steps[0][0] > change + 1:
+            return None
+        return NOBODY.union(*(ids for number, ids in self.steps if number > change))
 
 
 class Overlay:
@@ -39,10 +67,14 @@ class Overlay:
         self.notes = Notes()
         self.exclusions: Exclusions | None = None
         """None until they are opened."""
-        self.inactive = NONE_INACTIVE
-        """Restaurant ids; replaced, never changed."""
+        self._inactive = _Inactive()
         self.on_inactive: Callable[[], None] = lambda: None
         self._lock = threading.Lock()
+
+    @property
+    def inactive(self) -> frozenset[int]:
+        """Restaurant ids."""
+        return self._inactive.ids
 
     def open(self) -> Exclusions:
         """Reads what an earlier process left on the disk."""
@@ -94,32 +126,43 @@ class Overlay:
 
     def obeyed(self, told: Iterable[Told]) -> None:
         """Records of EXCLUSIONS have been taken: notes of what they say are dropped."""
-        for subject, subject_id, revision in told:
-            if subject == "user":
-                self.notes.exclusion_came(subject_id, revision)
-            else:
-                self.notes.restaurant_came(subject_id, revision)
+        for each in told:
+            is_user = each.subject == "user"
+            came = self.notes.exclusion_came if is_user else self.notes.restaurant_came
+            came(each.subject_id, each.revision, each.place, each.is_new)
+        self.combine()
+
+    def forgotten(self, keys: Collection[int], contained_before: datetime) -> None:
+        """Keys, as of `Record`, of which EXCLUSIONS says nothing, though it is whole: what was
+        said or noted of them before an instant that every open snapshot contains is dropped."""
+        if self.exclusions is not None:
+            self.exclusions.drop(keys, before=int(contained_before.timestamp() * 1e6))
+        self.notes.forget(keys, contained_before)
         self.combine()
 
     def combine(self) -> None:
         """Makes `inactive` anew from records and notes."""
         with self._lock:
-            recorded = NONE_INACTIVE if self.exclusions is None else self.exclusions.inactive
+            recorded = NOBODY if self.exclusions is None else self.exclusions.inactive
             noted = list(self.notes.restaurants.items())
             inactive = recorded.union(each for each, note in noted if note.is_inactive)
             inactive -= {each for each, note in noted if not note.is_inactive}
-            if inactive == self.inactive:
+            if inactive == self._inactive.ids:
                 return
-            self.inactive = inactive or NONE_INACTIVE
+            self._inactive = self._inactive.changed_to(inactive)
         self.on_inactive()
 
     # --- what requests ask ---
 
     def gone_in(self, snapshot: LocalSnapshot) -> Gone:
-        """The restaurants of the snapshot that must not be shown."""
-        gone = snapshot.gone
-        if gone.inactive is not self.inactive:
-            gone = snapshot.gone = _gone(snapshot, self.inactive)
+        """The restaurants of the snapshot that must not be shown.
+
+        The overlay's thread asks after each change that it takes, so that a request finds it made,
+        or looks at the ids of a few changes.
+        """
+        gone, inactive = snapshot.gone, self._inactive
+        if gone.change != inactive.change:
+            gone = snapshot.gone = _gone(snapshot, inactive)
         return gone
 
     def of_user(
@@ -131,7 +174,7 @@ class Overlay:
         have not come yet.
         """
         gone = snapshot.gone
-        if gone.inactive is not self.inactive:
+        if gone.change != self._inactive.change:
             gone = self.gone_in(snapshot)
         lists, exclusions, noted = snapshot.refreshed, self.exclusions, self.notes.users
         if (
@@ -194,16 +237,23 @@ def _of_revision(
     return older
 
 
-def _gone(snapshot: LocalSnapshot, inactive: frozenset[int]) -> Gone:
-    if not inactive:
-        return NOTHING_GONE
-    found = map(snapshot.restaurants.ordinal_of, inactive)
-    ordinals = frozenset(ordinal for ordinal in found if ordinal is not None)
+def _gone(snapshot: LocalSnapshot, inactive: _Inactive) -> Gone:
+    old = snapshot.gone
+    changed = inactive.changed_since(old.change)
+    ordinal_of = snapshot.restaurants.ordinal_of
+    if changed is None:
+        found = {ordinal_of(each) for each in inactive.ids}
+    else:
+        found = {*old.ordinals, *(ordinal_of(each) for each in changed & inactive.ids)}
+        found -= {ordinal_of(each) for each in changed - inactive.ids}
+    ordinals = frozenset(each for each in found if each is not None)
+    if ordinals == old.ordinals:
+        return old._replace(change=inactive.change)
     if not ordinals:
-        return Gone(inactive, ordinals, b"", UNCHANGED)
+        return Gone(inactive.change, ordinals, b"", UNCHANGED)
     ids = snapshot.restaurants.ids
     tag = b".x" + _digest(ids[ordinal] for ordinal in sorted(ordinals))
-    return Gone(inactive, ordinals, tag, UserChanges(gone=ordinals, mark=b"0" + tag))
+    return Gone(inactive.change, ordinals, tag, UserChanges(gone=ordinals, mark=b"0" + tag))
 
 
 def _digest(ids: Iterable[int]) -> bytes:

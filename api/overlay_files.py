@@ -78,6 +78,14 @@ class LockedFile:
             return None
         return data if len(data) == length else None
 
+    def place(self, span: int) -> int | None:
+        """Of the record that lies there, in its log; None where it cannot be read."""
+        try:
+            head = os.pread(self.descriptor, HEAD.size, (span >> _LENGTH_BITS) - HEAD.size)
+        except OSError:
+            return None
+        return int(HEAD.unpack(head)[2]) if len(head) == HEAD.size else None
+
 
 class Scanned(NamedTuple):
     """`spans`: key -> where the record lies. `size` 0: it is no file of that log and release."""
@@ -86,6 +94,8 @@ class Scanned(NamedTuple):
     last_place: int
     size: int
     live_bytes: int
+    has_replaced: bool = False
+    """Users have records in it that hold no more."""
 
 
 def first_line(log: str) -> bytes:
@@ -111,6 +121,7 @@ def scanned(file: LockedFile, log: str) -> Scanned:
     """Up to the first entry that is not whole. Raises OSError."""
     spans: dict[int, int] = {}
     last_place = live_bytes = 0
+    has_replaced = False
     form = first_line(log)
     with open(file.descriptor, "rb", buffering=READ_BYTES, closefd=False) as reader:
         reader.seek(0)
@@ -127,12 +138,13 @@ def scanned(file: LockedFile, log: str) -> Scanned:
             key = ~subject_id if kind else subject_id
             if (old := spans.pop(key, None)) is not None:
                 live_bytes -= entry_bytes(old)
+                has_replaced |= not kind
             if length and len(spans) < MAX_SUBJECTS:
                 spans[key] = size + HEAD.size << _LENGTH_BITS | length
                 live_bytes += HEAD.size + length
             last_place = max(last_place, place)
             size += HEAD.size + length
-    return Scanned(spans, last_place, size, live_bytes)
+    return Scanned(spans, last_place, size, live_bytes, has_replaced)
 
 
 def remove_abandoned(folder: Path, kept: Collection[str]) -> None:

@@ -15,26 +15,23 @@ from api.local_copies import local_versions
 from api.local_snapshot import LocalSnapshot
 from api.metadata_versions import MetadataVersions
 from api.overlay import Overlay
+from api.overlay_erasing import Cleaner, erase, known_erased
 from api.overlay_files import remove_abandoned
-from api.overlay_logs import RefreshedLists, Taken
+from api.overlay_lists import RefreshedLists
+from api.overlay_logs import Exclusions, Taken
+from api.overlay_reading import SWEEP_AGAIN_SECONDS, LogReader, Read, Sweep
 from api.overlay_records import RecordsFull
 from shared import overlay_metrics
 from shared.errors import DependencyError, SnapshotDamaged
 from shared.logs import get_logger
 from shared.settings import Settings
-from shared.snapshot.overlay import EXCLUSIONS, Entry, OverlayReader
+from shared.snapshot.overlay import EXCLUSIONS, OverlayReader
 
 POLL_SECONDS = 0.4
-READ_AT_ONCE = 200
-PAUSE_SECONDS = 0.001  # between two answers of the store, for requests
-OVERLAP_MICROSECONDS = 600 * 10**6
-"""Looked back after an outage: the store may have another clock, or be another one."""
 MAX_ATTEMPTS = 3  # to read the log of a version before it is shown without
 MAX_REST_SECONDS = 3.0  # between two cuts of the metadata
 LOG_SECONDS = 60.0
 STOP_SECONDS = 3.0
-
-_LAST_PLACE = 2**62
 
 
 class OverlayFollower:
@@ -52,7 +49,8 @@ class OverlayFollower:
         self.read_at = 0.0
         """When both logs were last read to their end, in seconds since 1970."""
         self._copies_seen: frozenset[str] = frozenset()
-        self._after: dict[str, int] = {}
+        self.sweep = Sweep()
+        self._cleaner = Cleaner()
         self._full: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._was_down = True
@@ -60,6 +58,7 @@ class OverlayFollower:
         self._logged: dict[str, float] = {}
         self._lock = threading.RLock()
         self._stop = threading.Event()
+        self._logs = LogReader(reader, self._stop)
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overlay-follower", daemon=True)
         self._log = get_logger(__name__)
@@ -77,7 +76,9 @@ class OverlayFollower:
                     cities=len(snapshot.cities),
                 )
                 self._lists[snapshot.version] = lists
+                erase([lists], known_erased(lists, self._exclusions()))
             snapshot.refreshed = lists
+            self._overlay.gone_in(snapshot)
 
     def prepare(self, snapshot: LocalSnapshot) -> None:
         """Called before a snapshot is shown. Raises StoreUnavailable where it is to be tried
@@ -102,6 +103,7 @@ class OverlayFollower:
         """Called after the snapshot became the active one."""
         with self._lock:
             self._active = snapshot
+            self.sweep.again()  # it may contain more of what was told
             self._show(snapshot)
             self._tell_of_versions(snapshot)
             notes = self._overlay.notes
@@ -151,7 +153,10 @@ class OverlayFollower:
             if (active := self._active) is not None:
                 for user_id, revision in self._read_lists(active):
                     self._overlay.notes.lists_came(user_id, revision)
+            if self._was_down:
+                self.sweep.again()
             self._was_down = False
+            self._sweep()
             self.read_at = time.time()
             overlay_metrics.read_at(self.read_at)
         except DependencyError as error:
@@ -162,6 +167,10 @@ class OverlayFollower:
             delay = MAX_REST_SECONDS
         if self._overlay.notes.expire():
             self._overlay.combine()
+        try:
+            self._cleaner.clean([self._exclusions(), *self._lists.values()])
+        except OSError as error:
+            self._report("overlay.not_cleaned", "disk", reason=str(error))
         overlay_metrics.noted(self._overlay.notes.count)
         return delay
 
@@ -203,84 +212,78 @@ class OverlayFollower:
     # --- logs ---
 
     def _read_exclusions(self) -> None:
+        exclusions = self._exclusions()
+        for read in self._logs.new_entries(
+            EXCLUSIONS, exclusions.last_place, looks_back=self._was_down
+        ):
+            self._obey(read)
+        overlay_metrics.known("exclusions", len(exclusions))
+
+    def _exclusions(self) -> Exclusions:
         exclusions = self._overlay.exclusions
         assert exclusions is not None, "it is opened before anything is followed"
-        for entries in self._new_entries(EXCLUSIONS, exclusions.last_place):
-            if (taken := self._taken(EXCLUSIONS, exclusions.take, entries)) is None:
-                return
-            self._overlay.obeyed(taken.told)
-        overlay_metrics.known("exclusions", len(exclusions))
+        return exclusions
+
+    def _obey(self, read: Read) -> None:
+        """Takes records of EXCLUSIONS; what has no room is looked for again."""
+        taken = self._exclusions().take(read.entries, read.known)
+        self._tell_of_refused(EXCLUSIONS, taken)
+        if taken.left:
+            self._full.add(EXCLUSIONS)
+            self._report("overlay.full", EXCLUSIONS, log=EXCLUSIONS, records=taken.left)
+            self.sweep.due_within(SWEEP_AGAIN_SECONDS)
+        erase(self._lists.values(), taken.erased)
+        self._overlay.obeyed(taken.told)
+        for snapshot in self._open():
+            self._overlay.gone_in(snapshot)
+
+    def _open(self) -> Iterator[LocalSnapshot]:
+        if self._active is not None:
+            yield self._active
+        yield from self.copies()
+
+    def _sweep(self) -> None:
+        """Drops what is no longer in EXCLUSIONS; each time some reads."""
+        sweep, exclusions, notes = self.sweep, self._exclusions(), self._overlay.notes
+        if self._active is None or not (sweep.is_under_way or sweep.is_due):
+            return
+        if not sweep.is_under_way:
+            self._full.discard(EXCLUSIONS)
+            keys = {*exclusions.keys, *notes.users.copy()}
+            sweep.begin(self._logs, keys.union(~each for each in notes.restaurants.copy()))
+        for read in sweep.read(self._logs, exclusions.last_place):
+            self._obey(read)
+        if (unseen := sweep.end(self._logs)) is None:
+            return
+        if EXCLUSIONS in self._full:
+            sweep.due_within(SWEEP_AGAIN_SECONDS)
+        instants = [each.manifest.changes_since for each in self._open()]
+        known = [each for each in instants if each is not None]
+        if unseen and len(known) == len(instants):
+            self._overlay.forgotten(unseen, min(known))
 
     def _read_lists(self, snapshot: LocalSnapshot) -> list[tuple[int, int]]:
         """Users whose lists came, with their revisions."""
-        lists = snapshot.refreshed
+        lists, log = snapshot.refreshed, snapshot.version
         assert lists is not None
         came: list[tuple[int, int]] = []
-        for entries in self._new_entries(snapshot.version, lists.last_place):
-            if (taken := self._taken(snapshot.version, lists.take, entries)) is None:
+        for read in self._logs.new_entries(log, lists.last_place, looks_back=self._was_down):
+            try:
+                taken = lists.take(read.entries)
+            except RecordsFull:
+                self._full.add(log)
+                self._report("overlay.full", log, log=log)
                 break
+            self._full.discard(log)
+            self._tell_of_refused(log, taken)
             came += [(each.subject_id, each.revision or 0) for each in taken.told]
         overlay_metrics.known("lists", len(lists))
         return came
 
-    def _taken(
-        self, log: str, take: Callable[[list[Entry]], Taken], entries: list[Entry]
-    ) -> Taken | None:
-        """None where the log holds more than is taken."""
-        try:
-            taken = take(entries)
-        except RecordsFull:
-            self._full.add(log)
-            self._log.error("overlay.full", log=log)
-            return None
+    def _tell_of_refused(self, log: str, taken: Taken) -> None:
         if taken.refused:
             overlay_metrics.refused(taken.refused)
             self._report("overlay.refused", log, log=log, records=taken.refused)
-        return taken
-
-    def _new_entries(self, log: str, last_place: int) -> Iterator[list[Entry]]:
-        """Raises StoreUnavailable, SnapshotDamaged."""
-        if log in self._full:
-            return
-        after = self._after.get(log, last_place)
-        if self._was_down:
-            after = max(0, after - OVERLAP_MICROSECONDS)
-        while entries := self._read(log, after):
-            yield entries
-            after = self._after[log] = max(entry.place for entry in entries)
-            if self._stop.wait(PAUSE_SECONDS):
-                return
-
-    def _read(self, log: str, after: int) -> list[Entry]:
-        """What comes next, beyond records that cannot be read."""
-        try:
-            return self._reader.read(log, after=after, limit=READ_AT_ONCE)
-        except SnapshotDamaged:
-            overlay_metrics.refused(1)
-            return self._reader.read(log, after=self._beyond(log, after), limit=1)
-
-    def _beyond(self, log: str, after: int) -> int:
-        """The least place that nothing damaged comes right after.
-
-        Raises SnapshotDamaged where there is none: not a record is damaged, but the store.
-        """
-        step = 1
-        while not self._is_readable(log, after + step - 1):
-            if after + step > _LAST_PLACE:
-                raise SnapshotDamaged("the overlay cannot be read")
-            step *= 2
-        low, high = after + step // 2 - 1, after + step - 1
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (low, middle) if self._is_readable(log, middle) else (middle, high)
-        return high
-
-    def _is_readable(self, log: str, after: int) -> bool:
-        try:
-            self._reader.read(log, after=after, limit=1)
-        except SnapshotDamaged:
-            return False
-        return True
 
     def _report(self, event: str, subject: str, **fields: object) -> None:
         """Logs the same trouble at most once a minute."""

@@ -1,40 +1,32 @@
-"""What the two logs of the overlay say, as far as it can be believed: exclusions, refreshed lists.
+"""What the log of exclusions says, as far as it can be believed.
 
-Records come from a store that others write: one that is damaged, of an unknown form or not of the
-version it stands under is passed over, and what was known before still holds. What was taken is
+Records come from a store that others write: one that is damaged or of an unknown form
+is passed over, and what was known before still holds. What was taken is
 on the local disk (`overlay_records.py`) and is taken apart when somebody asks.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections import OrderedDict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from api.overlay_files import Record
-from api.overlay_records import RecordFile
+from api.overlay_records import RecordFile, RecordsFull
 from shared.errors import SnapshotDamaged
-from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES
 from shared.snapshot.overlay import (
     EXCLUSIONS,
     GONE,
     Entry,
-    RefreshedUser,
     Subject,
     UserExclusion,
-    decode_refreshed,
     decode_restaurant_exclusion,
     decode_user_exclusion,
     parse_key,
 )
 
 MAX_INACTIVE = 200_000
-MAX_OLDER = 20_000  # lists that were replaced and can still be paged through
-
-_SOURCES = frozenset({SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFERENCES})
 
 
 class Told(NamedTuple):
@@ -43,22 +35,28 @@ class Told(NamedTuple):
     subject: Subject
     subject_id: int
     revision: int | None
+    place: int
+    is_new: bool
+    """It was not read before."""
 
 
-class Found(NamedTuple):
-    """A user's lists. `mark` is their revision and a checksum, which tells two of one revision
-    apart."""
+class Erased(NamedTuple):
+    """A user of whom nothing may be left of a revision or from before a place in a log."""
 
-    user: RefreshedUser
-    mark: bytes
+    user_id: int
+    revision: int
+    place: int
 
 
 @dataclass(slots=True)
 class Taken:
-    """`refused` records were passed over."""
+    """`refused` records were passed over, `left` ones have no room."""
 
     told: list[Told]
     refused: int = 0
+    left: int = 0
+    erased: list[Erased] = field(default_factory=list)
+    """Of whom that came just now."""
 
 
 class Exclusions:
@@ -87,9 +85,9 @@ class Exclusions:
         except SnapshotDamaged:
             return None
 
-    def take(self, entries: Iterable[Entry]) -> Taken:
-        """Raises RecordsFull."""
-        taken, records = Taken([]), []
+    def take(self, entries: Iterable[Entry], known: int = 0) -> Taken:
+        """Takes what there is room for. known: the last place that was read before."""
+        taken, records = Taken([]), dict[int, Record]()
         inactive = set(self.inactive)
         for entry in entries:
             try:
@@ -98,115 +96,80 @@ class Exclusions:
             except SnapshotDamaged:
                 taken.refused += 1
                 continue
+            record = Record(entry.place, subject, subject_id, entry.record)
+            is_changed = (self._file.data(record.key) or GONE) != entry.record
             if subject == "restaurant":
                 if entry.record == GONE:
                     inactive.discard(subject_id)
-                elif len(inactive) < MAX_INACTIVE:
+                elif subject_id in inactive or len(inactive) < MAX_INACTIVE:
                     inactive.add(subject_id)
                 else:
-                    taken.refused += 1
+                    taken.left += 1
                     continue
-            record = Record(entry.place, subject, subject_id, entry.record)
-            if self._file.data(record.key) != entry.record:
-                records.append(record)
-            taken.told.append(Told(subject, subject_id, revision))
-        if records:
-            self._file.append(records)
-            self.keys = self._file.keys
+            is_new = is_changed or entry.place > known
+            if is_new:
+                records[record.key] = record
+            taken.told.append(Told(subject, subject_id, revision, entry.place, is_new))
+        without_room = self._append(list(records.values()))
+        if without_room:
+            taken.left += len(without_room)
+            inactive.difference_update(~key for key in without_room if key not in self.keys)
+            taken.told = [each for each in taken.told if _key(each) not in without_room]
+        for each in taken.told:
+            if each.is_new and each.subject == "user" and (erased := self.erased(each.subject_id)):
+                taken.erased.append(erased)
+        self._file.is_unclean |= bool(taken.erased)
         if inactive != self.inactive:
             self.inactive = frozenset(inactive)
         return taken
 
+    def erased(self, user_id: int) -> Erased | None:
+        """None where neither the user is nor an earlier one of that id was."""
+        exclusion = self.of_user(user_id)
+        if exclusion is None or not (exclusion.is_erased or exclusion.erased_at):
+            return None
+        revision = exclusion.revision if exclusion.is_erased else 0
+        return Erased(user_id, revision, exclusion.erased_at * 10**6)
 
-class RefreshedLists:
-    """The log of one version: lists that the worker made anew since."""
+    def drop(self, keys: Iterable[int], *, before: int) -> None:
+        """Keys, as of `Record`, that the log has no longer; before: a place."""
+        gone = [
+            Record(self.last_place, "user" if key >= 0 else "restaurant", max(key, ~key), GONE)
+            for key in keys
+            if key in self.keys and self._file.place(key) < before
+        ]
+        self._append(gone)
+        self.inactive -= {each.subject_id for each in gone if each.subject == "restaurant"}
 
-    def __init__(self, folder: Path, version: str, *, restaurants: int, cities: int) -> None:
-        """restaurants, cities: how many the version has."""
-        self._file = RecordFile(folder, version)
-        self._restaurants = restaurants
-        self._cities = cities
+    def _append(self, records: list[Record]) -> set[int]:
+        """The keys of those for which there is no room."""
+        if not records:
+            return set()
+        without_room = set()
+        try:
+            self._file.append(records)
+        except RecordsFull:
+            for record in records:
+                try:
+                    self._file.append([record])
+                except RecordsFull:
+                    without_room.add(record.key)
         self.keys = self._file.keys
-        """As for `Exclusions`."""
-        self._older: OrderedDict[tuple[int, int], int] = OrderedDict()
-        self._rewritten = self._file.rewritten
+        return without_room
 
     @property
-    def last_place(self) -> int:
-        return self._file.last_place
+    def is_unclean(self) -> bool:
+        """The file has records of users who were erased since."""
+        return self._file.is_unclean
 
-    def __len__(self) -> int:
-        return len(self._file)
-
-    def find(self, user_id: int) -> Found | None:
-        record = self._file.data(user_id)
-        return None if record is None else _believed(record)
-
-    def find_older(self, user_id: int, revision: int) -> Found | None:
-        """Lists of that revision that were replaced since, for pages that began in them."""
-        span = self._older.get((user_id, revision))
-        record = None if span is None else self._file.at(span)
-        found = None if record is None else _believed(record)
-        return found if found is not None and found.user.revision == revision else None
-
-    def take(self, entries: Iterable[Entry]) -> Taken:
-        """A record of an older revision than is known changes nothing. Raises RecordsFull."""
-        taken, records = Taken([]), []
-        came: dict[int, int] = {}
-        for entry in entries:
-            try:
-                subject, user_id = parse_key(entry.key)
-                if subject != "user":
-                    raise SnapshotDamaged("a log of lists speaks of a restaurant")
-                revision = None if entry.record == GONE else self._checked(entry.record)
-            except SnapshotDamaged:
-                taken.refused += 1
-                continue
-            known = self.find(user_id)
-            newest = max(came.get(user_id, 0), known.user.revision if known else 0)
-            if revision is not None and revision < newest:
-                continue
-            if revision is not None:
-                came[user_id] = revision
-                taken.told.append(Told("user", user_id, revision))
-            if self._file.data(user_id) == entry.record:
-                continue
-            if known is not None and (span := self._file.span(user_id)) is not None:
-                self._older[user_id, known.user.revision] = span
-            records.append(Record(entry.place, "user", user_id, entry.record))
-        if records:
-            self._file.append(records)
-            self.keys = self._file.keys
-        if self._rewritten != self._file.rewritten:
-            self._rewritten = self._file.rewritten
-            self._older.clear()
-        while len(self._older) > MAX_OLDER:
-            self._older.popitem(last=False)
-        return taken
-
-    def remove(self) -> None:
-        """Takes them from the disk; whoever holds them may go on reading."""
-        self._file.remove()
-
-    def _checked(self, record: bytes) -> int:
-        """The revision. Raises SnapshotDamaged for what is not of this version."""
-        user = decode_refreshed(record)
-        is_known = user.source in _SOURCES and user.city < self._cities and user.revision >= 1
-        if not is_known or max(map(_largest, user.lists)) >= self._restaurants:
-            raise SnapshotDamaged("a record of an overlay is not of its version")
-        return user.revision
+    def clean(self) -> None:
+        """Raises OSError."""
+        self._file.clean()
+        self.keys = self._file.keys
 
 
-def _largest(ordinals: Iterable[int]) -> int:
-    return max(ordinals, default=-1)
-
-
-def _believed(record: bytes) -> Found | None:
-    try:
-        user = decode_refreshed(record)
-        return Found(user, b"%d-%08x" % (user.revision, zlib.crc32(record)))
-    except SnapshotDamaged:
-        return None
+def _key(told: Told) -> int:
+    return told.subject_id if told.subject == "user" else ~told.subject_id
 
 
 def _revision(subject: Subject, record: bytes) -> int | None:

@@ -15,9 +15,9 @@ from __future__ import annotations
 import threading
 import time
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import orjson
 
@@ -26,6 +26,7 @@ MAX_HIDDEN_BYTES = 4 * 1024**2  # of all hidden sets that are noted
 MAX_ORDERS = 50  # of one user
 MIN_SECONDS = 120.0  # a snapshot that is made meanwhile may not contain the write
 DOUBT_SECONDS = 3.0  # records that say nothing have no revision: an older one may come late
+LATER_SECONDS = 120.0  # a record so much younger than a note knows of its write
 RECENT_SECONDS = 10.0  # so long a note may come after the record of its own write
 
 
@@ -55,6 +56,7 @@ class RestaurantNote(NamedTuple):
 
 
 NO_NOTES = UserNotes()
+_Note = TypeVar("_Note", UserNotes, RestaurantNote)
 
 
 class Notes:
@@ -80,29 +82,34 @@ class Notes:
                 *notes[:2],
                 None if notes.hidden is None else sorted(notes.hidden_ids),
                 *notes[3:5],
+                self._instant(notes.noted_at),
             ]
             for user_id, notes in self.users.copy().items()
         ]
-        restaurants = [[each, *note[:2]] for each, note in self.restaurants.copy().items()]
-        return orjson.dumps({"form": 1, "users": users, "restaurants": restaurants})
+        restaurants = [
+            [each, *note[:2], self._instant(note.noted_at)]
+            for each, note in self.restaurants.copy().items()
+        ]
+        return orjson.dumps({"form": 2, "users": users, "restaurants": restaurants})
 
     def restore(self, data: bytes) -> None:
         """Takes what another process dumped. Raises ValueError where it is anything else."""
         try:
             found = orjson.loads(data)
-            if found["form"] != 1:
+            if found["form"] != 2:
                 raise ValueError("notes of another release")
-            for user_id, orders, order_revision, hidden, hidden_revision, erased_revision in found[
-                "users"
-            ]:
+            for user_id, orders, order_revision, *rest in found["users"]:
+                hidden, hidden_revision, erased_revision, noted = rest
                 if erased_revision:
                     self.erase(int(user_id), int(erased_revision))
                 for restaurant_id in reversed(orders):
                     self.order(int(user_id), int(restaurant_id), int(order_revision))
                 if hidden is not None:
                     self.hide(int(user_id), map(int, hidden), int(hidden_revision))
-            for restaurant_id, is_inactive, revision in found["restaurants"]:
+                self._put_back(self.users, int(user_id), float(noted))
+            for restaurant_id, is_inactive, revision, noted in found["restaurants"]:
                 self.set_inactive(int(restaurant_id), bool(is_inactive), int(revision))
+                self._put_back(self.restaurants, int(restaurant_id), float(noted))
         except (KeyError, TypeError, OverflowError) as error:
             raise ValueError("notes of an unknown form") from error
 
@@ -152,13 +159,19 @@ class Notes:
             if old is not None and old.orders and old.order_revision <= revision:
                 self._put(user_id, old._replace(orders=(), order_revision=0), is_new=False)
 
-    def exclusion_came(self, user_id: int, revision: int | None) -> None:
-        """What is hidden and erased is recorded as of a revision; None: a record of nothing."""
+    def exclusion_came(
+        self, user_id: int, revision: int | None, place: int = 0, is_new: bool = True
+    ) -> None:
+        """What is hidden and erased is recorded as of a revision; None: a record of nothing.
+
+        place: of the record; a log forgets revisions, and counts them anew, but never places.
+        is_new: it was not read before.
+        """
         with self._lock:
-            if revision is not None:
+            if revision is not None and is_new:
                 self._recent["user", user_id] = revision, self._clock()
             old = self.users.get(user_id)
-            if old is None:
+            if old is None or (revision is None and not is_new):
                 return
             if revision is None:
                 says_so = not old.hidden and not old.erased_revision
@@ -167,26 +180,45 @@ class Notes:
                 if says_so:
                     changed = old._replace(hidden=None, hidden_revision=0)
             else:
-                changed = old
-                if old.hidden_revision <= revision:
+                changed, is_later = old, self._is_later(place, old.noted_at)
+                if is_later or old.hidden_revision <= revision:
                     changed = changed._replace(hidden=None, hidden_revision=0, doubted_at=None)
-                if old.erased_revision <= revision:
+                if is_later or old.erased_revision <= revision:
                     changed = changed._replace(erased_revision=0)
             self._put(user_id, changed, is_new=False)
 
-    def restaurant_came(self, restaurant_id: int, revision: int | None) -> None:
-        """It is recorded as inactive as of a revision; None: a record of nothing."""
+    def restaurant_came(
+        self, restaurant_id: int, revision: int | None, place: int = 0, is_new: bool = True
+    ) -> None:
+        """It is recorded as inactive as of a revision; otherwise as for a user."""
         with self._lock:
-            if revision is not None:
+            if revision is not None and is_new:
                 self._recent["restaurant", restaurant_id] = revision, self._clock()
             note = self.restaurants.get(restaurant_id)
-            if note is None:
+            if note is None or (revision is None and not is_new):
                 return
             if revision is None and note.is_inactive:
                 doubted = note.doubted_at if note.doubted_at is not None else self._clock()
                 self.restaurants[restaurant_id] = note._replace(doubted_at=doubted)
-            elif revision is None or note.revision <= revision:
+            elif (
+                revision is None
+                or note.revision <= revision
+                or self._is_later(place, note.noted_at)
+            ):
                 del self.restaurants[restaurant_id]
+
+    def forget(self, keys: Collection[int], contained_before: datetime) -> None:
+        """keys: of users, and of restaurants inverted, of whom no record is kept any more: what
+        is hidden, erased and inactive by a write before an instant is over."""
+        with self._lock:
+            end = min(contained_before.timestamp(), time.time() - MIN_SECONDS)
+            for key in keys:
+                notes, note = self.users.get(key), self.restaurants.get(~key)
+                if notes is not None and self._instant(notes.noted_at) < end:
+                    kept = UserNotes(notes.orders, notes.order_revision, noted_at=notes.noted_at)
+                    self._put(key, kept, is_new=False)
+                if note is not None and self._instant(note.noted_at) < end:
+                    del self.restaurants[~key]
 
     def snapshot_came(self, contained_before: datetime | None) -> None:
         """A snapshot is active that contains the writes before an instant."""
@@ -223,6 +255,21 @@ class Notes:
         """Whether the record of that write came before the note of it."""
         seen = self._recent.get((kind, subject_id))
         return seen is not None and seen[0] >= revision
+
+    def _is_later(self, place: int, noted_at: float) -> bool:
+        """Whether a record, which has the instant of its append for a place, knows of a write."""
+        return place / 1e6 > self._instant(noted_at) + LATER_SECONDS
+
+    def _instant(self, noted_at: float) -> float:
+        """In seconds since 1970."""
+        return time.time() - (self._clock() - noted_at)
+
+    def _put_back(self, notes: dict[int, _Note], key: int, instant: float) -> None:
+        """Makes a note as old as it was in another process."""
+        with self._lock:
+            if key in notes:
+                age = max(0.0, time.time() - instant)
+                notes[key] = notes[key]._replace(noted_at=self._clock() - age)
 
     def _put(self, user_id: int, notes: UserNotes, *, is_new: bool = True) -> None:
         old = self.users.get(user_id, NO_NOTES)

@@ -35,6 +35,7 @@ MAX_HELD_BYTES = 16 * 1024**2  # of records that the disk did not take
 SPARE_BYTES = 4 * 1024**2  # replaced records take at least as much before a file is written anew
 WRITE_BYTES = 1024**2
 
+_NOBODY = 2**63 - 1
 _HELD_ENTRY_BYTES = 200  # of memory beside a record that is held there
 
 
@@ -68,6 +69,9 @@ class RecordFile:
         self.last_place = 0
         self.rewritten = 0
         """How often spans became void."""
+        self.is_unclean = False
+        """What was replaced is to be taken from the disk: see `clean`."""
+        self._is_removed = False
         with contextlib.suppress(OSError):
             self._take_over()
 
@@ -83,7 +87,16 @@ class RecordFile:
         """The record of a key as `Record.key` has it."""
         state = self._state
         span = state.spans.get(key)
-        return None if span is None else state.read(span)
+        data = None if span is None else state.read(span)
+        if data is None and span != state.spans.get(key):
+            return self.data(key)  # replaced meanwhile
+        return data
+
+    def place(self, key: int) -> int:
+        """Of its record; the last one where that is not known."""
+        span, file = self._state.spans.get(key), self._state.file
+        place = file.place(span) if file is not None and span is not None and span > 0 else None
+        return self.last_place if place is None else place
 
     def span(self, user_id: int) -> int | None:
         """Where the user's record lies; good until `rewritten` changes."""
@@ -98,14 +111,11 @@ class RecordFile:
 
     def append(self, records: Sequence[Record]) -> None:
         """Raises RecordsFull, before anything is taken, where that would be too much."""
-        added = sum(HEAD.size + len(record.data) for record in records)
-        is_too_large = self._live_bytes + self._held_bytes + added > MAX_LIVE_BYTES
-        if is_too_large or len(self) + len(records) > MAX_SUBJECTS:
-            raise RecordsFull
+        self._check_room(records)
         try:
             offset = self._write(b"".join(map(encoded, records)))
         except OSError:
-            self._hold(records, added)
+            self._hold(records)
         else:
             for record in records:
                 self._enter(record, span_of(offset, record))
@@ -115,8 +125,15 @@ class RecordFile:
                     self._rewrite(self._state)
         self.last_place = max(self.last_place, *(record.place for record in records))
 
+    def clean(self) -> None:
+        """Writes the file anew, without what was replaced. Raises OSError."""
+        if self._state.file is not None and not self._is_removed:
+            self._rewrite(self._state)
+        self.is_unclean = False
+
     def remove(self) -> None:
         """Takes the file from the disk; what it holds can be read as long as this object is."""
+        self._is_removed = True
         if (file := self._state.file) is not None:
             with contextlib.suppress(OSError):
                 file.path.unlink()
@@ -137,14 +154,33 @@ class RecordFile:
         self._size += len(data)
         return begin
 
-    def _hold(self, records: Sequence[Record], added: int) -> None:
-        added += _HELD_ENTRY_BYTES * len(records)
-        if self._held_bytes + added > MAX_HELD_BYTES:
+    def _check_room(self, records: Sequence[Record]) -> None:
+        """What takes the place of another record counts as much as it is longer."""
+        sizes = {record.key: len(record.data) for record in records}
+        subjects = bytes_ = 0
+        for key, size in sizes.items():
+            old = self._state.spans.get(key)
+            subjects += bool(size) - (old is not None)
+            bytes_ += HEAD.size + size if size else 0
+            bytes_ -= entry_bytes(old) if old is not None and old > 0 else 0
+        is_too_large = self._live_bytes + self._held_bytes + bytes_ > MAX_LIVE_BYTES
+        is_too_many = len(self) + subjects > MAX_SUBJECTS
+        if (is_too_large and bytes_ > 0) or (is_too_many and subjects > 0):
             raise RecordsFull
-        self._held_bytes += added
+
+    def _hold(self, records: Sequence[Record]) -> None:
+        held = self._state.held
+        added = sum(_HELD_ENTRY_BYTES + len(record.data) for record in records if record.data)
+        for key in {record.key for record in records}:
+            if (old := held.get(-self._state.spans.get(key, 0))) is not None:
+                added -= _HELD_ENTRY_BYTES + len(old)
+        if self._held_bytes + added > MAX_HELD_BYTES and added > 0:
+            raise RecordsFull
         for record in records:
             self._held_count += 1
-            self._state.held[self._held_count] = record.data
+            if record.data:
+                held[self._held_count] = record.data
+                self._held_bytes += _HELD_ENTRY_BYTES + len(record.data)
             self._enter(record, -self._held_count)
 
     def _enter(self, record: Record, span: int) -> None:
@@ -157,6 +193,8 @@ class RecordFile:
             del spans[record.key]
         if old is not None and old > 0:
             self._live_bytes -= entry_bytes(old)
+        elif old is not None and (data := self._state.held.pop(-old, None)) is not None:
+            self._held_bytes -= _HELD_ENTRY_BYTES + len(data)
 
     def _rewrite(self, old: _State, *, is_ours: bool = True) -> None:
         """Only what still says something, in a new file. Raises OSError."""
@@ -170,7 +208,10 @@ class RecordFile:
                 if not data:
                     continue
                 subject: Subject = "user" if key >= 0 else "restaurant"
-                record = Record(self.last_place, subject, key if key >= 0 else ~key, data)
+                place = old.file.place(span) if old.file is not None and span > 0 else None
+                if place is None:
+                    place = self.last_place
+                record = Record(place, subject, max(key, ~key), data)
                 spans[key] = span_of(offset + len(pieces), record)
                 pieces += encoded(record)
                 live_bytes += entry_bytes(spans[key])
@@ -178,6 +219,8 @@ class RecordFile:
                     file.write(pieces, offset)
                     offset += len(pieces)
                     pieces.clear()
+            # Where the log was read to, whichever records are left.
+            pieces += encoded(Record(self.last_place, "restaurant", _NOBODY, b""))
             file.write(pieces, offset)
         except OSError:
             file.path.unlink(missing_ok=True)
@@ -185,6 +228,7 @@ class RecordFile:
         self._state = _State(file, spans, {})
         self._size, self._live_bytes, self._held_bytes = offset + len(pieces), live_bytes, 0
         self.rewritten += 1
+        self.is_unclean = False
         if is_ours and old.file is not None:
             old.file.path.unlink(missing_ok=True)
 
@@ -217,6 +261,7 @@ class RecordFile:
             if is_ours:
                 self._state, self._size = state, content.size
                 self._live_bytes = content.live_bytes
+                self.is_unclean = content.has_replaced
             else:
                 try:
                     self._rewrite(state, is_ours=False)

@@ -49,7 +49,7 @@ def changes_of(settings: Settings, snapshot: LocalSnapshot, user_id: int) -> Use
     Raises StoreUnavailable, SnapshotDamaged.
     """
     from api.overlay import Overlay
-    from api.overlay_logs import RefreshedLists
+    from api.overlay_lists import RefreshedLists
     from shared.snapshot.opening import open_overlay
     from shared.snapshot.overlay import EXCLUSIONS, user_key
 

@@ -108,7 +108,7 @@ async def test_what_only_this_process_knew_is_known_after_its_restart(
         assert (await get(api, SHORT, AGAIN))[2] == [113]
         assert 102 in (await get(api, SHORT, "/api/recommendations?limit=50&city=oaxaca"))[2]
     (left,) = settings.overlay_dir.glob("notes.*")
-    left.write_bytes(b'{"form":1,"users":[[1,2]],"restaurants":[]}')
+    left.write_bytes(b'{"form":2,"users":[[1,2]],"restaurants":[]}')
     async with running(settings) as api:
         assert (await get(api, SHORT, AGAIN))[2] == [113]
 
