@@ -14,7 +14,7 @@ from tests.journeys.shop import command, recommended, write_orders
 from tests.services.datasets import two_tastes_dataset
 from tests.worker.published import run_precompute, start_precompute
 
-KEY_COUNTS = (1, 3, 6, 9)
+KEY_COUNTS = (1, 9)
 
 
 def kill_in_publish(env: dict[str, str], *, key_count: int) -> None:

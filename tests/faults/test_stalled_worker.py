@@ -86,6 +86,7 @@ def test_a_run_that_stalls_in_its_middle_publishes_nothing_after_another(shop: S
         assert shop.versions() == {ended.snapshot_version: ("active", job.id)}
 
 
+@pytest.mark.parametrize("shop", ["arq"], indirect=True)
 def test_a_run_that_stalls_between_its_last_check_and_the_switch_does_not_switch(
     shop: Shop,
 ) -> None:

@@ -1,8 +1,7 @@
 """The shape of modules: short, described at the top, and nothing that unpickles."""
 
 import ast
-
-import pytest
+from pathlib import Path
 
 from tests.house import repository
 
@@ -23,23 +22,20 @@ VAGUE_NAMES = {"utils", "util", "helpers", "helper", "common", "base", "core", "
 ALL = [str(path.relative_to(repository.ROOT)) for path in repository.modules()]
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_module_is_short(name: str) -> None:
-    lines = len((repository.ROOT / name).read_text().splitlines())
-    if name in LONGER_WITH_REASON:
-        assert lines > MAX_LINES, "it is short again: no exception is needed"
-    else:
-        assert lines <= MAX_LINES
+def test_modules_are_short() -> None:
+    lines = {name: len((repository.ROOT / name).read_text().splitlines()) for name in ALL}
+    # One that is short again needs no exception.
+    assert {name for name in ALL if lines[name] > MAX_LINES} == set(LONGER_WITH_REASON)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_module_says_what_it_is(name: str) -> None:
-    path = repository.ROOT / name
-    description = ast.get_docstring(repository.tree(path))
-    if path.name == "__init__.py":
-        assert path.read_text() == "" or name == "api/routes/__init__.py"
-    else:
-        assert description, "a module begins with what lives in it"
+def test_modules_say_what_they_are() -> None:
+    silent = {
+        name for name in ALL if not ast.get_docstring(repository.tree(repository.ROOT / name))
+    }
+    packages = {name for name in silent if name.endswith("/__init__.py")}
+    assert silent == packages
+    full = {name for name in packages if (repository.ROOT / name).read_text()}
+    assert full <= {"api/routes/__init__.py"}
 
 
 def test_packages_are_packages() -> None:
@@ -58,11 +54,21 @@ def test_names_say_what_lives_there() -> None:
     assert found == []
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_nothing_is_pickled(name: str) -> None:
-    path = repository.ROOT / name
+def test_nothing_is_pickled() -> None:
+    assert {name: found for name in ALL if (found := _pickles_in(repository.ROOT / name))} == {}
+
+
+def test_only_the_settings_read_the_environment() -> None:
+    assert {name for name in ALL if _reads_environment(name)} <= set(READS_THE_ENVIRONMENT)
+
+
+def test_the_edges_decide_what_an_error_costs() -> None:
+    """No HTTPException, and no exit, from inside."""
+    assert [name for name in ALL if name.startswith("shared/") and _decides_a_cost(name)] == []
+
+
+def _pickles_in(path: Path) -> set[str | None]:
     imported = {part for dotted in repository.imports(path) for part in dotted.split(".")}
-    assert not imported & PICKLERS
     named = {
         node.id if isinstance(node, ast.Name) else node.attr
         for node in ast.walk(repository.tree(path))
@@ -76,38 +82,29 @@ def test_nothing_is_pickled(name: str) -> None:
         # `allow_pickle=False` is what forbids it.
         if not (isinstance(keyword.value, ast.Constant) and keyword.value.value is False)
     }
-    assert not named & (PICKLERS | PICKLING_CALLS)
-    assert not arguments & PICKLING_CALLS
+    found: set[str | None] = {*(imported & PICKLERS), *(named & (PICKLERS | PICKLING_CALLS))}
+    return found | (arguments & PICKLING_CALLS)
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_only_the_settings_read_the_environment(name: str) -> None:
-    reads = [
-        node.lineno
-        for node in ast.walk(repository.tree(repository.ROOT / name))
-        if (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
+def _reads_environment(name: str) -> bool:
+    return any(
+        (isinstance(node, ast.Attribute) and node.attr in ("environ", "getenv", "environb"))
         or (isinstance(node, ast.ImportFrom) and node.module == "os" and _takes_environ(node))
-    ]
-    assert not reads or name in READS_THE_ENVIRONMENT
+        for node in ast.walk(repository.tree(repository.ROOT / name))
+    )
 
 
-@pytest.mark.parametrize("name", ALL)
-def test_the_edges_decide_what_an_error_costs(name: str) -> None:
-    """No HTTPException, and no exit, from inside."""
-    assert not {
-        node.id
+def _decides_a_cost(name: str) -> bool:
+    return any(
+        (isinstance(node, ast.Name) and node.id == "HTTPException")
+        or (
+            isinstance(node, ast.Attribute)
+            and node.attr in ("exit", "_exit")
+            and isinstance(node.value, ast.Name)
+            and node.value.id in ("sys", "os")
+        )
         for node in ast.walk(repository.tree(repository.ROOT / name))
-        if isinstance(node, ast.Name) and node.id == "HTTPException" and name.startswith("shared/")
-    }
-    exits = [
-        node.lineno
-        for node in ast.walk(repository.tree(repository.ROOT / name))
-        if isinstance(node, ast.Attribute)
-        and node.attr in ("exit", "_exit")
-        and isinstance(node.value, ast.Name)
-        and node.value.id in ("sys", "os")
-    ]
-    assert not exits or not name.startswith("shared/")
+    )
 
 
 def _takes_environ(node: ast.ImportFrom) -> bool:

@@ -14,8 +14,8 @@ Command = Callable[..., Done]
 
 
 @pytest.fixture
-def env(database_url: str, tmp_path: Path) -> dict[str, str]:
-    settings = {"DATABASE_URL": database_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "data")}
+def env(sqlite_url: str, tmp_path: Path) -> dict[str, str]:
+    settings = {"DATABASE_URL": sqlite_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "data")}
     load_dataset(settings, small_town(tmp_path / "set"))
     return settings
 

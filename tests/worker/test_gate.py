@@ -199,6 +199,7 @@ def precomputed(tastematch: Command, env: Env) -> dict[str, Any]:
     return manifest
 
 
+@pytest.mark.parametrize("env", ["postgresql-redis"], indirect=True)
 def test_a_shop_that_lost_its_data_keeps_its_lists(tastematch: Command, env: Env) -> None:
     assert tastematch("import", SAMPLE, env=env).returncode == 0
     whole = precomputed(tastematch, env)
