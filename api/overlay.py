@@ -126,11 +126,14 @@ class Overlay:
 
     def obeyed(self, told: Iterable[Told]) -> None:
         """Records of EXCLUSIONS have been taken: notes of what they say are dropped."""
+        may_change = bool(self.notes.restaurants)
         for each in told:
+            may_change |= each.is_new
             is_user = each.subject == "user"
             came = self.notes.exclusion_came if is_user else self.notes.restaurant_came
             came(each.subject_id, each.revision, each.place, each.is_new)
-        self.combine()
+        if may_change:
+            self.combine()
 
     def forgotten(self, keys: Collection[int], contained_before: datetime) -> None:
         """Keys, as of `Record`, of which EXCLUSIONS says nothing, though it is whole: what was

@@ -88,7 +88,7 @@ class Exclusions:
     def take(self, entries: Iterable[Entry], known: int = 0) -> Taken:
         """Takes what there is room for. known: the last place that was read before."""
         taken, records = Taken([]), dict[int, Record]()
-        inactive = set(self.inactive)
+        closed, opened = set[int](), set[int]()
         for entry in entries:
             try:
                 subject, subject_id = parse_key(entry.key)
@@ -100,12 +100,12 @@ class Exclusions:
             is_changed = (self._file.data(record.key) or GONE) != entry.record
             if subject == "restaurant":
                 if entry.record == GONE:
-                    inactive.discard(subject_id)
-                elif subject_id in inactive or len(inactive) < MAX_INACTIVE:
-                    inactive.add(subject_id)
-                else:
-                    taken.left += 1
-                    continue
+                    opened.add(subject_id)
+                elif subject_id not in self.inactive:
+                    if len(self.inactive) + len(closed) >= MAX_INACTIVE:
+                        taken.left += 1
+                        continue
+                    closed.add(subject_id)
             is_new = is_changed or entry.place > known
             if is_new:
                 records[record.key] = record
@@ -113,14 +113,14 @@ class Exclusions:
         without_room = self._append(list(records.values()))
         if without_room:
             taken.left += len(without_room)
-            inactive.difference_update(~key for key in without_room if key not in self.keys)
+            closed -= {~key for key in without_room}
             taken.told = [each for each in taken.told if _key(each) not in without_room]
         for each in taken.told:
             if each.is_new and each.subject == "user" and (erased := self.erased(each.subject_id)):
                 taken.erased.append(erased)
         self._file.is_unclean |= bool(taken.erased)
-        if inactive != self.inactive:
-            self.inactive = frozenset(inactive)
+        if closed or not opened.isdisjoint(self.inactive):
+            self.inactive = self.inactive - opened | closed
         return taken
 
     def erased(self, user_id: int) -> Erased | None:
