@@ -141,11 +141,14 @@ def export_command(version: str, file: str) -> None:
 def import_command(file: str) -> None:
     """Puts the version in FILE (`-`: standard input) into the store. It is not activated."""
     from tastematch.snapshot_files import import_snapshot
+    from tastematch.snapshot_notes import noted_differences
 
     settings = load_settings()
     with _open(settings) as store, job_progress() as show:
         manifest, outcome = import_snapshot(settings, store, file, tell=show)
         entries = store.versions()
+        for line in noted_differences(settings, store, manifest):
+            click.echo(line, err=True)
     version = manifest.version
     if outcome == "present":
         click.echo(f"{version} is there already: nothing was changed")

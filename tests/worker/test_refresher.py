@@ -29,6 +29,7 @@ from shared.snapshot.format import SOURCE_NONE, SOURCE_PERSONAL, SOURCE_PREFEREN
 from shared.snapshot.overlay import EXCLUSIONS, GONE, UserExclusion, user_key
 from tests.services.children import is_alive, wait_until
 from tests.services.databases import sqlite_address
+from tests.services.in_process import Done
 from tests.services.postgres import PostgresDatabases, database_name
 from tests.services.processes import start_worker
 from tests.services.redis import RedisDatabases, RedisServer
@@ -411,6 +412,31 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
     assert told is not None, "a replica may still take the user for erased"
     assert not told.is_erased
     assert shop.exclusion(hiding) is not None
+
+
+def test_an_imported_version_shows_nobody_and_nothing_that_is_gone(
+    shop: ChangedShop, tastematch: Callable[..., Done], tmp_path: Path
+) -> None:
+    """Though what was known of it was forgotten with the last snapshot that needed it."""
+    leaving, returning = USERS[6], USERS[10]
+    file = tmp_path / "old.snapshot"
+    assert tastematch("snapshots", "export", shop.version, file, env=shop.env).returncode == 0
+    shop.set_active(11, False)
+    for user in (leaving, returning):
+        shop.erase(user)
+    shop.add_user(returning, None)
+    with shop.engine.begin() as connection:
+        connection.execute(delete(Change))
+    shop.overlay.drop(EXCLUSIONS)
+
+    done = tastematch("snapshots", "import", file, env=shop.env)
+    assert done.returncode == 0
+    assert "gone from the database, and not shown: 1 restaurants" in done.stderr
+    shop.rounds().round()
+    assert shop.exclusion(leaving) == UserExclusion(1, True, frozenset())
+    assert came_back(shop, returning) == UserExclusion(1, False, frozenset())
+    assert shop.restaurant_record(11)
+    shop.set_active(11, True)
 
 
 # --- lists that cannot be refreshed -----------------------------------------------------------
