@@ -218,8 +218,9 @@ class SnapshotFollower:
         if self.active is not None:
             self._previous = self.active.version
             self._kept.add(self.active, active=version)
-        self.active = snapshot
-        self._overlay.now_shown(snapshot)
+        with self._overlay.lock:  # so that what was told is in the lists of one or the other
+            self.active = snapshot
+            self._overlay.now_shown(snapshot)
         self._problem = None
         self._bad.clear()
         _show(snapshot)

@@ -19,9 +19,10 @@ from api.answers import HeaderField
 from api.changes import NOTHING_GONE, Gone
 from api.columns import Columns, columns_from, columns_of
 from api.metadata_forms import MetadataContent
+from api.overlay_bridge import Bridge
 from api.overlay_lists import RefreshedLists
 from api.selection import Selector
-from api.shown import Shown, shown_whole, shown_without
+from api.shown import Shown, shown_instead, shown_whole, shown_without
 from api.user_index import UserIndex
 from shared.errors import SnapshotDamaged
 from shared.snapshot import format as parts
@@ -55,11 +56,12 @@ class LocalSnapshot:
     """A mapped version and what requests need of it prebuilt. Immutable once it is open.
 
     Beside it stands what changed since, each replaced in one step: `refreshed` are lists that the
-    worker made anew, `gone` the restaurants that are inactive now (ask `Overlay.gone_in`), `shown`
-    the metadata with or without them.
+    worker made anew, `bridge` leads to those of other versions, `gone` are the restaurants that are
+    inactive now (ask `Overlay.gone_in`), `shown` the metadata with or without them.
     """
 
     refreshed: RefreshedLists | None = None
+    bridge: Bridge | None = None
     gone: Gone = NOTHING_GONE
 
     def __init__(self, folder: Path, manifest: Manifest, *, public_vary: bytes) -> None:
@@ -136,6 +138,10 @@ class LocalSnapshot:
             public_vary=self._public_vary,
             folder=folder,
         )
+
+    def instead(self, before: Shown | None) -> Shown:
+        """What is to be shown where `without` fails. before: what was shown until now."""
+        return shown_instead(self.whole, before, self.manifest, public_vary=self._public_vary)
 
     def city_code(self, name: str) -> int | None:
         """The code of a city by its exact name, else by its name in any case."""

@@ -180,20 +180,24 @@ class Overlay:
         if gone.change != self._inactive.change:
             gone = self.gone_in(snapshot)
         lists, exclusions, noted = snapshot.refreshed, self.exclusions, self.notes.users
+        bridge = snapshot.bridge
+        is_bridged = bridge is not None and bridge.may_concern(user_id)
         if (
             user_id not in noted
             and (exclusions is None or user_id not in exclusions.keys)
             and (lists is None or user_id not in lists.keys)
-            and not revision
+            and not (revision or is_bridged)
         ):
             return gone.of_users
         # Notes first: one that is dropped meanwhile is found again in a record.
         notes = noted.get(user_id, NO_NOTES)
         found = None if lists is None else lists.find(user_id)
         exclusion = None if exclusions is None else exclusions.of_user(user_id)
-        if found is not None and exclusion is None and notes is NO_NOTES and revision is None:
+        is_noted = exclusion is not None or notes is not NO_NOTES or is_bridged
+        if found is not None and not is_noted and revision is None:
             return UserChanges(found.user, False, (), NOBODY, gone.ordinals, found.mark + gone.tag)
         erased_at, hidden, is_void = notes.erased_revision, NOBODY, False
+        is_reborn = exclusion is not None and exclusion.erased_at > 0
         if exclusion is not None and not notes.erased_revision:
             erased_at = exclusion.revision if exclusion.is_erased else 0
             hidden = exclusion.hidden
@@ -203,17 +207,21 @@ class Overlay:
         if found is not None and found.user.revision <= erased_at:
             found = None
         is_told = found is not None and found.user.revision >= notes.order_revision
+        new = () if is_told else notes.orders  # else they are about to be dropped
+        if is_bridged and not (erased_at or is_reborn):
+            lacking = _bridged(snapshot, user_id, found)
+            new += tuple(each for each in lacking if each not in new)
         if revision is not None and not erased_at:
             found = _of_revision(snapshot, user_id, revision, found)
         ordered: tuple[int, ...] = ()
-        if notes.orders and not is_told:  # else they are about to be dropped
-            ordinals = map(snapshot.restaurants.ordinal_of, notes.orders)
+        if new:
+            ordinals = map(snapshot.restaurants.ordinal_of, new)
             ordered = tuple(each for each in ordinals if each is not None)
         mark = b"0" if found is None else found.mark
         is_erased = found is None and (erased_at > 0 or is_void)
         mark += b"e" if is_erased else b""
         mark += b".h" + _digest(sorted(hidden)) if hidden else b""
-        mark += b".o" + _digest(notes.orders) if ordered else b""
+        mark += b".o" + _digest(new) if ordered else b""
         refreshed = None if found is None else found.user
         return UserChanges(refreshed, is_erased, ordered, hidden, gone.ordinals, mark + gone.tag)
 
@@ -222,6 +230,21 @@ def _is_void(snapshot: LocalSnapshot, exclusion: UserExclusion) -> bool:
     """Whether what the snapshot holds of the user is of an earlier one, who was erased."""
     since = snapshot.manifest.changes_since
     return exclusion.erased_at > 0 and (since is None or since.timestamp() <= exclusion.erased_at)
+
+
+def _bridged(snapshot: LocalSnapshot, user_id: int, found: Found | None) -> list[int]:
+    """Restaurants that newer lists in another version say were ordered, and this one does not."""
+    assert snapshot.bridge is not None
+    newer = snapshot.bridge.orders(user_id, after=0 if found is None else found.user.revision)
+    if not newer:
+        return []
+    entry = snapshot.users.find(user_id) if found is None else None
+    lists = snapshot.lists.read(entry) if entry is not None and entry.source else None
+    if found is not None:
+        lists = found.user.lists
+    ids = snapshot.restaurants.ids
+    own = set() if lists is None else {ids[ordinal] for ordinal in lists.order_again}
+    return [each for each in newer if each not in own]
 
 
 def _of_revision(

@@ -13,14 +13,15 @@ from weakref import WeakValueDictionary
 
 from api.local_copies import local_versions
 from api.local_snapshot import LocalSnapshot
-from api.metadata_versions import MetadataVersions
 from api.overlay import Overlay
+from api.overlay_bridge import Abutment, Bridge
 from api.overlay_erasing import Cleaner, erase, known_erased
 from api.overlay_files import remove_abandoned
 from api.overlay_lists import RefreshedLists
 from api.overlay_logs import Exclusions, Taken
 from api.overlay_reading import SWEEP_AGAIN_SECONDS, LogReader, Read, Sweep
 from api.overlay_records import RecordsFull
+from api.overlay_showing import MAX_REST_SECONDS, Showing
 from shared import overlay_metrics
 from shared.errors import DependencyError, SnapshotDamaged
 from shared.logs import get_logger
@@ -29,7 +30,6 @@ from shared.snapshot.overlay import EXCLUSIONS, OverlayReader
 
 POLL_SECONDS = 0.4
 MAX_ATTEMPTS = 3  # to read the log of a version before it is shown without
-MAX_REST_SECONDS = 3.0  # between two cuts of the metadata
 LOG_SECONDS = 60.0
 STOP_SECONDS = 3.0
 
@@ -41,22 +41,21 @@ class OverlayFollower:
         self._overlay = overlay
         self._reader = reader
         self._snapshots_dir = settings.snapshots_dir
-        self._versions = MetadataVersions(overlay.folder)
+        self._showing = Showing(overlay, copies=self._copies, report=self._report)
         self._lists: WeakValueDictionary[str, RefreshedLists] = WeakValueDictionary()
         self._active: LocalSnapshot | None = None
         self.copies: Callable[[], Collection[LocalSnapshot]] = tuple
         """Other versions that are open."""
         self.read_at = 0.0
         """When both logs were last read to their end, in seconds since 1970."""
-        self._copies_seen: frozenset[str] = frozenset()
         self.sweep = Sweep()
         self._cleaner = Cleaner()
         self._full: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._was_down = True
-        self._rested_at = 0.0
         self._logged: dict[str, float] = {}
-        self._lock = threading.RLock()
+        self.lock = threading.RLock()
+        """Held while a record is taken, and by whoever replaces what is shown."""
         self._stop = threading.Event()
         self._logs = LogReader(reader, self._stop)
         self._woken = threading.Event()
@@ -66,7 +65,7 @@ class OverlayFollower:
 
     def attach(self, snapshot: LocalSnapshot) -> None:
         """Gives a snapshot the lists that are on the disk, and cuts its metadata."""
-        with self._lock:
+        with self.lock:
             lists = self._lists.get(snapshot.version)
             if lists is None:
                 lists = RefreshedLists(
@@ -83,7 +82,7 @@ class OverlayFollower:
     def prepare(self, snapshot: LocalSnapshot) -> None:
         """Called before a snapshot is shown. Raises StoreUnavailable where it is to be tried
         again."""
-        with self._lock:
+        with self.lock:
             self.attach(snapshot)
             try:
                 self._read_exclusions()
@@ -97,15 +96,17 @@ class OverlayFollower:
                 if tried < MAX_ATTEMPTS:
                     raise
                 self._report("overlay.not_read", snapshot.version, reason=error.message)
-            self._show(snapshot)
+            self._lead_over(snapshot)
+            self._showing.show_first(snapshot, self._active)
 
     def now_shown(self, snapshot: LocalSnapshot) -> None:
         """Called after the snapshot became the active one."""
-        with self._lock:
-            self._active = snapshot
+        with self.lock:
+            self._lead_over(snapshot)
+            before, self._active = self._active, snapshot
             self.sweep.again()  # it may contain more of what was told
-            self._show(snapshot)
-            self._tell_of_versions(snapshot)
+            self._showing.show_first(snapshot, before)
+            self._showing.tell_of_versions(snapshot)
             notes = self._overlay.notes
             notes.snapshot_came(snapshot.manifest.changes_since)
             assert snapshot.refreshed is not None
@@ -135,7 +136,7 @@ class OverlayFollower:
         due = 0.0
         while not self._stop.is_set():
             try:
-                with self._lock:
+                with self.lock:
                     if time.monotonic() >= due:
                         due = time.monotonic() + self._poll()
                     self._follow_changes()
@@ -177,37 +178,22 @@ class OverlayFollower:
     def _follow_changes(self) -> None:
         """Brings what is shown of the metadata up to date, with a rest after each time."""
         active = self._active
-        if active is None or time.monotonic() < self._rested_at:
+        if active is None or self._showing.rests:
             return
-        self._show(active)
-        if self._copies_seen != {copy.version for copy in self.copies()}:
-            self._tell_of_versions(active)
+        self._showing.show(active)
+        if self._showing.has_other_copies:
+            self._showing.tell_of_versions(active)
+            self._lead_over(active)
 
-    def _show(self, snapshot: LocalSnapshot) -> None:
-        gone = self._overlay.gone_in(snapshot)
-        overlay_metrics.inactive(len(gone.ordinals))
-        if snapshot.shown.gone == gone.ordinals:
-            return
-        began = time.monotonic()
-        shown = snapshot.whole
-        if gone.ordinals:
-            shown = snapshot.without(gone.ordinals, self._overlay.folder)
-        shown.forms.others = self._versions.others(snapshot, self.copies())
-        snapshot.shown = shown
-        self._versions.showing(snapshot)
-        now = time.monotonic()
-        self._rested_at = now + min(4 * (now - began), MAX_REST_SECONDS)
-        self._log.info(
-            "metadata.cut",
-            version=shown.metadata_version,
-            inactive=len(gone.ordinals),
-            seconds=round(now - began, 3),
-        )
-
-    def _tell_of_versions(self, snapshot: LocalSnapshot) -> None:
-        copies = self.copies()
-        self._copies_seen = frozenset(copy.version for copy in copies)
-        snapshot.shown.forms.others = self._versions.others(snapshot, copies)
+    def _lead_over(self, snapshot: LocalSnapshot) -> None:
+        """Gives a snapshot the bridge from all other versions that are open here."""
+        others = {} if snapshot.bridge is None else {id(x.lists): x for x in snapshot.bridge.others}
+        for other in self._open():
+            lists = other.refreshed
+            if lists is not None and other.version != snapshot.version:
+                others[id(lists)] = Abutment(lists, other.restaurants.ids)
+        contained = snapshot.manifest.changes_since
+        snapshot.bridge = Bridge(others.values(), contained_before=contained) if others else None
 
     # --- logs ---
 
@@ -236,6 +222,9 @@ class OverlayFollower:
         self._overlay.obeyed(taken.told)
         for snapshot in self._open():
             self._overlay.gone_in(snapshot)
+
+    def _copies(self) -> Collection[LocalSnapshot]:
+        return self.copies()
 
     def _open(self) -> Iterator[LocalSnapshot]:
         if self._active is not None:

@@ -56,6 +56,10 @@ class RefreshedLists:
         record = self._file.data(user_id)
         return None if record is None else _believed(record)
 
+    def place(self, user_id: int) -> int:
+        """Where in the log the user's lists are; of a user who is in `keys`."""
+        return self._file.place(user_id)
+
     def find_older(self, user_id: int, revision: int) -> Found | None:
         """Lists of that revision that were replaced since, for pages that began in them."""
         span = self._older.get((user_id, revision))

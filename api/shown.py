@@ -11,7 +11,7 @@ import io
 import mmap
 import tempfile
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from email.utils import format_datetime
 from pathlib import Path
 from typing import IO
@@ -51,10 +51,14 @@ class Shown:
     public_fields: list[HeaderField]
     gone: frozenset[int]
     """Ordinals of the restaurants it is without."""
+    is_interim: bool = False
+    """The metadata are not this snapshot's: its own cannot be cut yet."""
+    is_withheld: bool = False
+    """There are none that may be shown."""
 
     @property
     def is_whole(self) -> bool:
-        return not self.gone
+        return not self.gone and not self.is_interim
 
 
 def shown_whole(
@@ -94,6 +98,22 @@ def shown_without(
     return _shown(manifest, content, version, bodies, etags, public_vary=public_vary, gone=gone)
 
 
+def shown_instead(
+    whole: Shown, before: Shown | None, manifest: Manifest, *, public_vary: bytes
+) -> Shown:
+    """The metadata of the snapshot before, where the own ones cannot be cut yet."""
+    if before is None or before.is_withheld:
+        return replace(whole, is_interim=True, is_withheld=True)
+    personal, public = _list_fields(manifest, before.metadata_version, public_vary)
+    return replace(
+        before,
+        personal_fields=personal,
+        public_fields=public,
+        gone=frozenset(),
+        is_interim=True,
+    )
+
+
 def _shown(
     manifest: Manifest,
     content: MetadataContent,
@@ -104,15 +124,9 @@ def _shown(
     public_vary: bytes,
     gone: frozenset[int] = frozenset(),
 ) -> Shown:
-    modified = (b"last-modified", format_datetime(manifest.created_at, usegmt=True).encode())
-    names: list[HeaderField] = [
-        (b"x-snapshot-version", manifest.version.encode()),
-        (b"x-metadata-version", version.encode()),
-    ]
-    private: list[HeaderField] = [JSON_TYPE, PRIVATE_CACHE, PRIVATE_VARY, modified, *names]
-    vary = (b"vary", public_vary)
     # No Last-Modified: most snapshots do not change the metadata.
-    common = [PUBLIC_CACHE, vary, *names]
+    common = [PUBLIC_CACHE, (b"vary", public_vary), *_names(manifest, version)]
+    personal, public = _list_fields(manifest, version, public_vary)
     return Shown(
         metadata_version=version,
         metadata_version_text=version.encode(),
@@ -128,12 +142,30 @@ def _shown(
             common=common,
             gone=gone,
         ),
-        personal_fields={
-            source: [*private, (b"x-recommendation-source", source.encode())] for source in SOURCES
-        },
-        public_fields=[JSON_TYPE, PUBLIC_CACHE, vary, modified, *names],
+        personal_fields=personal,
+        public_fields=public,
         gone=gone,
     )
+
+
+def _names(manifest: Manifest, version: str) -> list[HeaderField]:
+    return [
+        (b"x-snapshot-version", manifest.version.encode()),
+        (b"x-metadata-version", version.encode()),
+    ]
+
+
+def _list_fields(
+    manifest: Manifest, version: str, public_vary: bytes
+) -> tuple[dict[str, list[HeaderField]], list[HeaderField]]:
+    """Of personal lists by their source, and of public ones."""
+    modified = (b"last-modified", format_datetime(manifest.created_at, usegmt=True).encode())
+    names = _names(manifest, version)
+    private: list[HeaderField] = [JSON_TYPE, PRIVATE_CACHE, PRIVATE_VARY, modified, *names]
+    personal = {
+        source: [*private, (b"x-recommendation-source", source.encode())] for source in SOURCES
+    }
+    return personal, [JSON_TYPE, PUBLIC_CACHE, (b"vary", public_vary), modified, *names]
 
 
 def _cut(content: MetadataContent, gone: Set[int], folder: Path) -> tuple[str, memoryview]:

@@ -17,7 +17,7 @@ from api.documented import METADATA, UNCHANGED, problems
 from api.metadata_forms import Representation
 from api.parameters import IdsParameter, TextParameter, openapi_parameters, read_query
 from api.shown import Shown
-from shared.errors import FieldError, InvalidInput
+from shared.errors import FieldError, InvalidInput, SnapshotUnavailable
 from shared.metrics import metadata_served
 
 PATH = "/api/restaurants/metadata"
@@ -46,6 +46,8 @@ def metadata(resources: Resources, scope: Scope, headers: Headers) -> Answer:
             field = FieldError("query", "ids", "is not to be combined with since")
             raise InvalidInput("query parameter ids: is not to be combined with since", (field,))
     shown = resources.snapshots.require_active().shown
+    if shown.is_withheld:
+        raise SnapshotUnavailable("what closed could not be left out yet; try again soon")
     kind, chosen = _chosen(shown, since, ids, headers.get(b"accept-encoding"))
     encoding = chosen.coding.decode()
     if is_match(headers.get(b"if-none-match"), chosen.etag):
