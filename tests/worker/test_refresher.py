@@ -125,8 +125,9 @@ def test_lists_follow_orders_preferences_and_what_is_taken_back(shop: ChangedSho
     assert shop.exclusion(regular) is None
 
 
-def test_the_next_snapshot_holds_what_was_told(shop: ChangedShop) -> None:
+def test_the_next_snapshot_holds_what_was_told(redis_shop: ChangedShop) -> None:
     """Of users whose orders are as they were when it is made: nothing jumps at the switch."""
+    shop = redis_shop
     user = shop.new_user_id()
     shop.add_user(user, "Halle")
     shop.prefer(user, cuisines=["pizza"], price_ranges=[2, 3])
@@ -487,8 +488,9 @@ def test_a_model_that_cannot_be_used_is_as_none(disk_shop: ChangedShop, damage: 
 
 
 def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
-    shop: ChangedShop, monkeypatch: pytest.MonkeyPatch
+    redis_shop: ChangedShop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shop = redis_shop
     monkeypatch.setattr(refresher_rounds, "MAX_LOG_BYTES", 1)
     rounds = shop.rounds(TASTEMATCH_PRECOMPUTE_CRON="0 * * * *")
     shop.order(USERS[15], 3)
@@ -513,7 +515,7 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
 async def test_a_process_that_says_nothing_is_replaced(tmp_path: Path) -> None:
     starts = tmp_path / "starts"
     program = 'printf + >> "$0"; exec cat'  # which ends with its stdin
-    child = RefresherChild(["sh", "-c", program, str(starts)], silent_seconds=0.5)
+    child = RefresherChild(["sh", "-c", program, str(starts)], silent_seconds=0.1)
     stop = asyncio.Event()
     child.wake()
     running = asyncio.create_task(child.run(stop))
