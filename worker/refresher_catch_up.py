@@ -1,7 +1,9 @@
 """What a precompute does about the overlay: nobody's lists go back in time with its version.
 
 What is excluded in every version is told before there is one to show: a store that was emptied has
-neither, and a replica that has seen nothing else would show what is hidden. Users who changed while it ran get their lists into the new version's log before that becomes
+neither, and a replica that has seen nothing else would show what is hidden.
+
+Users who changed while it ran get their lists into the new version's log before that becomes
 visible. Nobody else writes there as long as it is not.
 """
 
