@@ -106,16 +106,16 @@ class Judgement:
         found = [
             missing
             for base in bases
-            for new in self._new_orders(reading)
+            for new in self._new_orders(reading, base)
             if (missing := self._left_out(reading, whole_list(version, base, reading.what, new)))
             is not None
         ]
         # What can be explained without an absence is no sign of one.
         return frozenset.intersection(*found) if found else None
 
-    def _new_orders(self, reading: Reading) -> list[Sequence[int]]:
+    def _new_orders(self, reading: Reading, base: OwnLists) -> list[Sequence[int]]:
         """Orders that this replica may have shown before the worker knew them, the newest first:
-        any that followed each other."""
+        any that followed each other; and then those of newer lists in another version."""
         if reading.what == "for_you":
             return [()]
         taken = [
@@ -124,7 +124,13 @@ class Judgement:
             if change.replica == reading.replica and change.began < reading.ended
         ]
         runs = [taken[i:j] for i in range(len(taken)) for j in range(i + 1, len(taken) + 1)]
-        return [(), *(list(dict.fromkeys(run)) for run in runs)]
+        newer = self._stored.newer_lists(
+            reading.version, reading.subject, reading.revision, by=reading.ended
+        )
+        known = [
+            [each for each in lists.order_again if each not in base.order_again] for lists in newer
+        ]
+        return [list(dict.fromkeys([*run, *of])) for run in [[], *runs] for of in [[], *known]]
 
     def _left_out(
         self, reading: Reading, whole: Sequence[tuple[int, str]]
@@ -201,7 +207,7 @@ class Judgement:
                 is_due = _is_kept(order, reading) or any(
                     other.version <= reading.version for other in earlier
                 )
-                if is_due and not is_known and not self._is_moved(reading):
+                if is_due and not is_known:
                     yield f"{each} of {order} not known: {reading}"
 
     def _is_excused(self, reading: Reading, restaurant_id: int) -> bool:

@@ -124,6 +124,18 @@ class Stored:
         anew = self._anew.get((version, user_key(user_id)), [])
         return [lists for at, found, lists in anew if found == revision and at <= by]
 
+    def newer_lists(
+        self, version: str, user_id: int, revision: int, *, by: float
+    ) -> list[OwnLists]:
+        """A user's lists of later revisions in other versions, told until an instant."""
+        return [
+            lists
+            for other in self.versions
+            if other != version
+            for at, found, lists in self._anew.get((other, user_key(user_id)), [])
+            if found > revision and at <= by
+        ]
+
     @property
     def count_of_anew(self) -> int:
         return sum(map(len, self._anew.values()))

@@ -284,14 +284,10 @@ def _would_be_told(history: History, stored: Stored, *, erased: int) -> None:
 def _before_and_after_an_order(history: History, what: str) -> tuple[Reading, Reading]:
     """Two readings of a list at one replica, in one version, and two more between them."""
     excluded = {change.restaurant_id for change in history.of("hide", "close")}
-    moved = min(change.began for change in history.of("activate"))
-    early = sorted(
-        (reading for reading in history.readings if reading.ended < moved),
-        key=lambda reading: reading.began,
-    )
+    readings = sorted(history.readings, key=lambda reading: reading.began)
     for order in history.of("order"):
         of_user = (what, order.user_id, order.replica)
-        found = [each for each in early if (each.what, each.subject, each.replica) == of_user]
+        found = [each for each in readings if (each.what, each.subject, each.replica) == of_user]
         before = [each for each in found if each.ended < order.began][-1:]
         after = [each for each in found if each.began > order.ended][:3]
         is_one_version = len({each.version for each in (*before, *after)}) == 1
