@@ -275,7 +275,12 @@ async def test_the_tag_changes_with_what_may_change_the_answer_and_with_nothing_
     tags.append(await tag())
     assert len(set(tags)) == len(tags)
     # The detailed form names the version of the metadata, which follow a moment later.
-    await until(lambda: api.resources.snapshots.require_active().shown.is_whole)
+
+    def is_whole() -> bool:
+        with api.resources.overlay_follower.lock:  # none is under way that was begun before
+            return api.resources.snapshots.require_active().shown.is_whole
+
+    await until(is_whole)
     detailed = await tag(PERSONAL, "/detailed")
     teller.closed(OSAKA[0], revision=3)
     await until(lambda: api.resources.snapshots.require_active().shown.gone)
