@@ -19,6 +19,7 @@ from redis.connection import AbstractConnection
 from worker.precompute import main
 
 MANIFEST = "snapshot:manifest:"
+VERSIONS = "snapshot:versions"
 
 
 class Moments:
@@ -62,7 +63,7 @@ def watch_redis(moments: Moments) -> None:
         text = "".join(
             p if isinstance(p, str) else p[:4096].decode("utf-8", "replace") for p in pieces
         )
-        is_script = "\r\nEVAL\r\n" in text
+        is_script = "\r\nEVAL\r\n" in text and VERSIONS in text  # the overlay has scripts, too
         moments.command(text, begins=is_script, ends=is_script)
         send(self, pieces, *rest, **options)
 
