@@ -14,10 +14,10 @@ help: ## list the targets
 demo: $(VENV)/.demo ## install, import the sample data, precompute, serve until Ctrl-C
 	@$(BIN)/python -m tastematch.demo
 
-# Six processes on two cores, since many tests wait for something. pytest compiles the tests anew
+# Five processes on two cores, since many tests wait for something. pytest compiles the tests anew
 # at each start unless it may keep them.
 test: $(VENV)/.dev ## the whole test suite, against real services it starts itself
-	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 6 --dist worksteal
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 5 --dist worksteal
 
 lint: $(VENV)/.dev ## ruff, mypy --strict, import contracts
 	@$(MAKE) --no-print-directory --jobs 2 --output-sync=target lint-types lint-imports lint-style
