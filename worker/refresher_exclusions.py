@@ -4,11 +4,12 @@ A key that is written last says that all of the log is there: a store that was e
 or has it no longer where it was. Everything in the log follows from the database.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Literal
+from functools import partial
+from typing import Literal, TypeVar
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Connection, Engine, select
 
 from shared.db import changes
 from shared.db.changes import LATE_COMMIT_SECONDS
@@ -40,6 +41,8 @@ MAX_SPENT = 20_000
 
 EVERYTHING = datetime(1970, 1, 1, tzinfo=UTC)
 """Where a version of a release that kept no notes counts changes from."""
+
+T = TypeVar("T")
 
 log = get_logger("worker.refresher")
 
@@ -144,16 +147,7 @@ class Exclusions:
             last = user_ids[-1]
 
     def _tell_changed_users(self, known: set[str], oldest: datetime) -> None:
-        last = -1
-        while True:
-            with database_errors(), reading(self._engine) as connection:
-                rows = connection.execute(
-                    changes.changes_after("user", last, limit=ROWS_AT_A_TIME)
-                ).all()
-                if not rows:
-                    return
-                revisions = {row.subject_id: row.revision for row in rows}
-                states = read_known(connection, revisions, oldest=oldest)
+        for revisions, states in self._changed("user", partial(read_known, oldest=oldest)):
             said = {
                 user_id: each
                 for user_id, each in exclusions_of(states, revisions).items()
@@ -161,20 +155,26 @@ class Exclusions:
                 and (_says_something(each) or user_key(user_id) in known)
             }
             self._append(user_records(said))
-            last = rows[-1].subject_id
 
     def _tell_changed_restaurants(self) -> None:
+        for revisions, active in self._changed("restaurant", read_active):
+            self._append(restaurant_records(revisions, active))
+
+    def _changed(
+        self, subject: Subject, read: Callable[[Connection, list[int]], T]
+    ) -> Iterator[tuple[dict[int, int], T]]:
+        """Block after block, the revisions of what changed and what `read` finds of it."""
         last = -1
         while True:
             with database_errors(), reading(self._engine) as connection:
                 rows = connection.execute(
-                    changes.changes_after("restaurant", last, limit=ROWS_AT_A_TIME)
+                    changes.changes_after(subject, last, limit=ROWS_AT_A_TIME)
                 ).all()
                 if not rows:
                     return
                 revisions = {row.subject_id: row.revision for row in rows}
-                active = read_active(connection, list(revisions))
-            self._append(restaurant_records(revisions, active))
+                found = read(connection, list(revisions))
+            yield revisions, found
             last = rows[-1].subject_id
 
     def _append(self, records: dict[str, bytes]) -> None:

@@ -81,8 +81,8 @@ def score_users(
     scores_of = filter_matrix(graph, has_seen=has_seen)
 
     def ranked(start: int, stop: int) -> RankedBlock:
-        history = weighted_histories(matrix, start, stop, half_life_days=half_life_days)
-        return _rank(history @ scores_of, start, n)
+        scored = score_histories(matrix, start, stop, scores_of, half_life_days=half_life_days)
+        return _rank(scored, start, n)
 
     cuts = cut_users(matrix, graph, user_block=user_block, block_entries=block_entries)
     if executor is None:
@@ -128,22 +128,6 @@ def filter_matrix(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array
     )
 
 
-def weighted_histories(
-    matrix: InteractionMatrix, start: int, stop: int, *, half_life_days: float
-) -> scipy.sparse.csr_array:
-    """The weighted histories of some users, sparse (users, restaurants)."""
-    first, last = matrix.indptr[start], matrix.indptr[stop]
-    ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
-    return scipy.sparse.csr_array(
-        (
-            decay(ages, half_life_days=half_life_days),
-            matrix.restaurants[first:last],
-            (matrix.indptr[start : stop + 1] - first).astype(np.int32),
-        ),
-        shape=(stop - start, len(matrix.restaurant_ids)),
-    )
-
-
 def score_histories(
     matrix: InteractionMatrix,
     start: int,
@@ -152,7 +136,7 @@ def score_histories(
     *,
     half_life_days: float = RECENCY_HALF_LIFE_DAYS,
 ) -> SparseRows:
-    """What the histories of some users point to, to the bit what the product of the two gives.
+    """What the weighted histories of some users point to, to the bit what SciPy's product gives.
 
     scores_of: from `filter_matrix`. For one user, half of the time of SciPy's product goes into
     checks of what is known here.
@@ -177,11 +161,11 @@ def score_histories(
     return SparseRows(ends.astype(np.int64), columns[: ends[-1]], sums[: ends[-1]])
 
 
-def _rank(product: scipy.sparse.csr_array, first_user: int, n: int) -> RankedBlock:
-    users = product.shape[0]
-    keys = sort_keys.pack(product.data, product.indices)
+def _rank(scored: SparseRows, first_user: int, n: int) -> RankedBlock:
+    users = len(scored.indptr) - 1
+    keys = sort_keys.pack(scored.data, scored.indices)
     chosen = np.full((users, n), sort_keys.NOTHING)
-    for user, (start, stop) in enumerate(itertools.pairwise(product.indptr.tolist())):
+    for user, (start, stop) in enumerate(itertools.pairwise(scored.indptr.tolist())):
         best = sort_keys.best(keys[start:stop], n)
         chosen[user, : len(best)] = best
     is_ranked = sort_keys.is_positive(chosen)

@@ -2,6 +2,7 @@ import math
 
 import numpy as np
 import pytest
+import scipy.sparse
 
 from tests.worker.ranking.small import (
     DAY,
@@ -11,13 +12,13 @@ from tests.worker.ranking.small import (
     matrix_of,
     random_orders,
 )
+from worker.ranking.decay import decay
 from worker.ranking.item_model import fit_item_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import (
     filter_matrix,
     score_histories,
     score_users,
-    weighted_histories,
 )
 
 
@@ -68,7 +69,17 @@ def test_histories_point_to_what_scipy_multiplies_them_to(matrix):
     scores_of = filter_matrix(fit_item_graph(matrix, k=20), has_seen=False)
     users = len(matrix.user_ids)
     for start, stop in ((0, users), (3, 4), (users, users)):
-        product = weighted_histories(matrix, start, stop, half_life_days=365.0) @ scores_of
+        entries = slice(matrix.indptr[start], matrix.indptr[stop])
+        ages = matrix.as_of_day - matrix.newest_days[entries].astype(np.int64)
+        histories = scipy.sparse.csr_array(
+            (
+                decay(ages, half_life_days=365.0),
+                matrix.restaurants[entries],
+                (matrix.indptr[start : stop + 1] - entries.start).astype(np.int32),
+            ),
+            shape=(stop - start, len(matrix.restaurant_ids)),
+        )
+        product = histories @ scores_of
         found = score_histories(matrix, start, stop, scores_of)
         assert found.indptr.tolist() == product.indptr.tolist()
         assert found.indices.tobytes() == product.indices.tobytes()
