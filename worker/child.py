@@ -75,11 +75,7 @@ class PrecomputeChild:
     @classmethod
     async def start(cls, command: Sequence[str]) -> Self:
         """Raises OSError where the system refuses another process."""
-        # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
-        process = await asyncio.create_subprocess_exec(
-            *command, stdin=PIPE, stdout=PIPE, start_new_session=True
-        )
-        return cls(process)
+        return cls(await start_process(command))
 
     @property
     def pid(self) -> int:
@@ -90,7 +86,7 @@ class PrecomputeChild:
         while not self._listening.done():
             await asyncio.wait([self._listening], timeout=END_SECONDS)
             if self._process.returncode is not None and not self._listening.done():
-                self._kill()  # what it started itself holds its stdout open
+                _kill(self._process)  # what it started itself holds its stdout open
         status = await self._process.wait()
         is_done = self._last.get("event") == "done"
         is_error = self._last.get("event") == "error"
@@ -106,20 +102,8 @@ class PrecomputeChild:
         """Ends the child, by its stdin or else by SIGKILL. Returns when it is gone."""
         if self._process.returncode is not None:
             return
-        assert self._process.stdin is not None, "its stdin is a pipe"
-        self._process.stdin.close()
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            self._kill()
-            await self._process.wait()
+        await end_process(self._process)
         await asyncio.wait([self._listening], timeout=END_SECONDS)
-
-    def _kill(self) -> None:
-        """Kills its group: what the child started itself goes with it."""
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)
 
     async def _listen(self) -> None:
         assert self._process.stdout is not None, "its stdout is a pipe"
@@ -134,7 +118,7 @@ class PrecomputeChild:
             if len(begun) > LINE_BYTES:
                 is_heard = False
                 self._last = _TOO_LONG
-                self._kill()
+                _kill(self._process)
 
     def _hear(self, line: bytes) -> None:
         try:
@@ -168,3 +152,31 @@ class PrecomputeChild:
 def one_line(reason: object) -> str:
     """A reason as a job shows it: one line, of bounded length."""
     return " ".join(str(reason).split())[:MAX_REASON_LENGTH]
+
+
+async def start_process(command: Sequence[str]) -> Process:
+    """With pipes to its stdin and from its stdout. Raises OSError where the system refuses it."""
+    # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
+    return await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, start_new_session=True
+    )
+
+
+async def end_process(process: Process) -> None:
+    """Ends a started process, by its stdin or else by SIGKILL. Returns when it is gone."""
+    if process.returncode is not None:
+        return
+    assert process.stdin is not None, "its stdin is a pipe"
+    process.stdin.close()
+    try:
+        async with asyncio.timeout(END_SECONDS):
+            await process.wait()
+    except TimeoutError:
+        _kill(process)
+        await process.wait()
+
+
+def _kill(process: Process) -> None:
+    """Kills its group: what the process started itself goes with it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)

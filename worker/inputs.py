@@ -7,12 +7,12 @@ of the catalogue, the file of the metadata projection.
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine
 
-from shared.db.changes import LATE_COMMIT_SECONDS
+from shared.db.changes import certain_since
 from shared.db.schema import check_schema
 from shared.errors import JobFailed
 from shared.jobs.clock import database_time
@@ -113,7 +113,7 @@ def read_inputs(
         sample.close()
     if not shown.restaurants:
         raise JobFailed("there are no active restaurants to recommend: import some first")
-    since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
+    since = certain_since(began)
     return Inputs(catalogue, cities, users, tastes, builder, sample, shown, chosen, since)
 
 

@@ -27,7 +27,7 @@ from worker.refresher_child import RefresherChild
 from worker.runner import JobRunner
 from worker.schedule import HISTORY, Schedule, is_repair_due
 from worker.threads import SerialThread, Transactions
-from worker.waiting import happens_within
+from worker.waiting import first_of, happens_within
 
 STORE_SECONDS = 2.0
 STORE_ANSWER_SECONDS = 10.0
@@ -63,7 +63,7 @@ class Lookout:
     async def run(self, stop: asyncio.Event, *, seconds: float) -> None:
         while not stop.is_set():
             await self._look_safely()
-            await _either(stop, self._runner.ended, timeout_seconds=seconds)
+            await first_of(stop, self._runner.ended, seconds=seconds)
             self._runner.ended.clear()
 
     async def watch_store(self, stop: asyncio.Event) -> None:
@@ -158,12 +158,3 @@ def _active_version(store: SnapshotReader) -> str | None:
         return store.pointer().version
     except SnapshotError:
         return None  # a pointer that cannot be read leads nowhere
-
-
-async def _either(*events: asyncio.Event, timeout_seconds: float) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, timeout=timeout_seconds, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

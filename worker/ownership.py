@@ -6,7 +6,11 @@ that takes over first sweeps what unfinished publishes left in the store, so tha
 complete any more, then looks for what was published before. A job publishes one version at most.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+
+from sqlalchemy import Connection
 
 from shared.db.engine import database_errors, sync_engine
 from shared.jobs import records
@@ -39,21 +43,19 @@ class Ownership:
                     return entry
         finally:
             store.close()
-        engine = sync_engine(self.settings)
-        try:
-            with database_errors(), engine.begin() as connection:
-                records.begin(connection, self.job_id, owner=self.owner)
-        finally:
-            engine.dispose()
+        self._ask(partial(records.begin, job_id=self.job_id, owner=self.owner))
         return None
 
     def check(self) -> None:
         """Raises JobLost, JobCancelled, DatabaseUnavailable."""
         if self.job_id is None or self.owner is None:
             return
+        self._ask(partial(records.check_owner, job_id=self.job_id, owner=self.owner))
+
+    def _ask(self, question: Callable[[Connection], None]) -> None:
         engine = sync_engine(self.settings)
         try:
-            with database_errors(), engine.connect() as connection:
-                records.check_owner(connection, self.job_id, owner=self.owner)
+            with database_errors(), engine.begin() as connection:
+                question(connection)
         finally:
             engine.dispose()

@@ -8,23 +8,22 @@ visible. Nobody else writes there as long as it is not.
 """
 
 import time
-from datetime import datetime, timedelta
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 
 from sqlalchemy import Engine
 
 from shared.db import changes
-from shared.db.changes import LATE_COMMIT_SECONDS
 from shared.db.engine import database_errors
 from shared.errors import SnapshotError
 from shared.jobs.clock import database_time
 from shared.logs import get_logger
 from shared.snapshot.overlay import EXCLUSIONS, OverlayWriter
 from shared.snapshot.store import SnapshotCatalog
-from worker.extract import reading
 from worker.refresh import Refresher
 from worker.refresher_exclusions import Exclusions, tidy_exclusions
-from worker.refresher_reading import read_users
+from worker.refresher_reading import changed, read_users
 from worker.refresher_records import list_records
 
 MAX_LOG_BYTES = 64 * 1024 * 1024
@@ -74,21 +73,19 @@ class CatchUp:
 
     def _write(self, *, seconds: float = float("inf")) -> int:
         deadline = time.monotonic() + seconds
-        users, last, since = 0, -1, self._since
+        users = 0
         with database_errors(), self._engine.connect() as connection:
             began = database_time(connection)
+        read = partial(read_users, now=began, oldest=None)
+        blocks = changed(self._engine, "user", read, limit=BATCH_USERS, since=self._since)
         while not self._is_full and time.monotonic() < deadline:
-            with database_errors(), reading(self._engine) as connection:
-                rows = connection.execute(
-                    changes.changes_after("user", last, limit=BATCH_USERS, since=since)
-                ).all()
-                if not rows:
-                    break
-                revisions = {row.subject_id: row.revision for row in rows}
-                states = read_users(connection, list(revisions), now=began, oldest=None)
-            self._append(list_records(self._refresher, revisions, states))
-            users, last = users + len(rows), rows[-1].subject_id
-        self._since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
+            block = next(blocks, None)
+            if block is None:
+                break
+            revisions, states = block
+            self._append(list_records(self._refresher, revisions, list(states.values())))
+            users += len(revisions)
+        self._since = changes.certain_since(began)
         return users
 
     def _exclude(self) -> None:

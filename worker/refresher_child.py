@@ -1,23 +1,19 @@
 """The refresher seen from its worker: started when there are changes, woken, supervised, ended."""
 
 import asyncio
-import contextlib
-import os
 import random
-import signal
 import sys
-from asyncio.subprocess import PIPE, Process
+from asyncio.subprocess import Process
 from collections.abc import Sequence
 
 import orjson
 
 from shared import refresh_metrics
 from shared.logs import get_logger
-from worker.waiting import happens_within
+from worker.child import READ_BYTES, end_process, start_process
+from worker.waiting import first_of, happens_within
 
 COMMAND = (sys.executable, "-m", "worker.refresher")
-READ_BYTES = 64 * 1024
-END_SECONDS = 2.0
 FIRST_WAIT_SECONDS = 0.5
 MAX_WAIT_SECONDS = 30.0
 SILENT_SECONDS = 60.0
@@ -71,7 +67,7 @@ class RefresherChild:
         """Starts the process whenever it is wanted, and ends it with `stop`."""
         wait_seconds = FIRST_WAIT_SECONDS
         while not stop.is_set():
-            await _first_of(stop, self._wanted)
+            await first_of(stop, self._wanted)
             if stop.is_set():
                 return
             self._wanted.clear()
@@ -92,10 +88,7 @@ class RefresherChild:
     async def _run_once(self, stop: asyncio.Event) -> int | None:
         """The exit status; None where no process could be started, or one was silent."""
         try:
-            # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
-            self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=PIPE, stdout=PIPE, start_new_session=True
-            )
+            self._process = await start_process(self._command)
         except OSError as error:
             log.error("refresher.not_started", reason=error.strerror)
             return None
@@ -105,7 +98,7 @@ class RefresherChild:
         try:
             if not self._is_resting:  # which may have been said while it was being started
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            await self._end()
+            await end_process(self._process)
             return None if silent.done() else self._process.returncode
         finally:
             self._process = None
@@ -117,21 +110,6 @@ class RefresherChild:
         while await happens_within(self._heard, self._silent_seconds):
             self._heard.clear()
         log.error("refresher.silent", seconds=self._silent_seconds)
-
-    async def _end(self) -> None:
-        """Ends the process, by its stdin or else by SIGKILL. Returns when it is gone."""
-        process = self._process
-        if process is None or process.returncode is not None:
-            return
-        assert process.stdin is not None, "its stdin is a pipe"
-        process.stdin.close()
-        try:
-            async with asyncio.timeout(END_SECONDS):
-                await process.wait()
-        except TimeoutError:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
 
     async def _listen(self, process: Process) -> None:
         assert process.stdout is not None, "its stdout is a pipe"
@@ -155,12 +133,3 @@ def _hear(line: bytes) -> None:
             )
     except (ValueError, KeyError, TypeError):
         log.warning("refresher.unreadable")
-
-
-async def _first_of(*events: asyncio.Event) -> None:
-    waiting = [asyncio.create_task(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in waiting:
-            task.cancel()

@@ -4,15 +4,14 @@ A key that is written last says that all of the log is there: a store that was e
 or has it no longer where it was. Everything in the log follows from the database.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping
-from datetime import UTC, datetime, timedelta
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
 from functools import partial
-from typing import Literal, TypeVar
+from typing import Literal
 
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Engine, select
 
 from shared.db import changes
-from shared.db.changes import LATE_COMMIT_SECONDS
 from shared.db.engine import database_errors
 from shared.db.models import HiddenRestaurant
 from shared.errors import SnapshotDamaged
@@ -32,7 +31,7 @@ from shared.snapshot.overlay import (
 )
 from shared.snapshot.store import SnapshotCatalog
 from worker.extract import reading
-from worker.refresher_reading import exclusions_of, read_active, read_known
+from worker.refresher_reading import changed, exclusions_of, read_active, read_known
 from worker.refresher_records import restaurant_records, user_records
 
 ROWS_AT_A_TIME = 500
@@ -41,8 +40,6 @@ MAX_SPENT = 20_000
 
 EVERYTHING = datetime(1970, 1, 1, tzinfo=UTC)
 """Where a version of a release that kept no notes counts changes from."""
-
-T = TypeVar("T")
 
 log = get_logger("worker.refresher")
 
@@ -123,9 +120,8 @@ class Exclusions:
         if WHOLE not in self._keys:
             self._append({WHOLE: GONE})
         # Of what changed meanwhile, another worker may have told more than was read here.
-        since = began - timedelta(seconds=LATE_COMMIT_SECONDS)
         with database_errors(), self._engine.begin() as connection:
-            connection.execute(changes.reopen_changes(since=since))
+            connection.execute(changes.reopen_changes(since=changes.certain_since(began)))
         self._read()
         log.info("exclusions.made_anew", keys=len(self._keys) - 1)
 
@@ -147,7 +143,9 @@ class Exclusions:
             last = user_ids[-1]
 
     def _tell_changed_users(self, known: set[str], oldest: datetime) -> None:
-        for revisions, states in self._changed("user", partial(read_known, oldest=oldest)):
+        for revisions, states in changed(
+            self._engine, "user", partial(read_known, oldest=oldest), limit=ROWS_AT_A_TIME
+        ):
             said = {
                 user_id: each
                 for user_id, each in exclusions_of(states, revisions).items()
@@ -157,25 +155,10 @@ class Exclusions:
             self._append(user_records(said))
 
     def _tell_changed_restaurants(self) -> None:
-        for revisions, active in self._changed("restaurant", read_active):
+        for revisions, active in changed(
+            self._engine, "restaurant", read_active, limit=ROWS_AT_A_TIME
+        ):
             self._append(restaurant_records(revisions, active))
-
-    def _changed(
-        self, subject: Subject, read: Callable[[Connection, list[int]], T]
-    ) -> Iterator[tuple[dict[int, int], T]]:
-        """Block after block, the revisions of what changed and what `read` finds of it."""
-        last = -1
-        while True:
-            with database_errors(), reading(self._engine) as connection:
-                rows = connection.execute(
-                    changes.changes_after(subject, last, limit=ROWS_AT_A_TIME)
-                ).all()
-                if not rows:
-                    return
-                revisions = {row.subject_id: row.revision for row in rows}
-                found = read(connection, list(revisions))
-            yield revisions, found
-            last = rows[-1].subject_id
 
     def _append(self, records: dict[str, bytes]) -> None:
         if records:

@@ -3,22 +3,27 @@
 Read after the change was claimed, so that what is read is at least as new as its revision.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from math import ceil
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import Connection, select
+from sqlalchemy import Connection, Engine, select
 
+from shared.db import changes
 from shared.db.audit import erasures
+from shared.db.changes import Subject
+from shared.db.engine import database_errors
 from shared.db.models import HiddenRestaurant, Order, Preferences, Restaurant, User
 from shared.snapshot.overlay import UserExclusion
-from worker.extract import MAX_AHEAD, epoch_seconds
+from worker.extract import MAX_AHEAD, epoch_seconds, reading
 
 ROWS_AT_A_TIME = 20_000
+
+T = TypeVar("T")
 
 _NONE: NDArray[np.int64] = np.empty(0, np.int64)
 
@@ -42,10 +47,37 @@ class UserState:
     """Of the orders that can be used, shape (orders,)."""
 
 
+def changed(
+    engine: Engine,
+    subject: Subject,
+    read: Callable[[Connection, list[int]], T],
+    *,
+    limit: int,
+    since: datetime | None = None,
+) -> Iterator[tuple[dict[int, int], T]]:
+    """Block after block of at most `limit`, the revisions of what changed and what `read` finds.
+
+    since: only what changed from then on. Each block is read in a transaction of its own, which
+    has ended when it is yielded. Raises DatabaseUnavailable.
+    """
+    last = -1
+    while True:
+        with database_errors(), reading(engine) as connection:
+            rows = connection.execute(
+                changes.changes_after(subject, last, limit=limit, since=since)
+            ).all()
+            if not rows:
+                return
+            revisions = {row.subject_id: row.revision for row in rows}
+            found = read(connection, list(revisions))
+        yield revisions, found
+        last = rows[-1].subject_id
+
+
 def read_users(
     connection: Connection, user_ids: Sequence[int], *, now: datetime, oldest: datetime | None
-) -> list[UserState]:
-    """All of them, in the order of the ids, as one transaction sees them.
+) -> dict[int, UserState]:
+    """All of them by id, in the order of the ids, as one transaction sees them.
 
     oldest: since when the oldest kept snapshot may lack writes; None where no erasures are asked
     for.
@@ -64,7 +96,7 @@ def read_users(
         state = found[user_id]
         state.has_orders = True
         state.restaurant_ids, state.epoch_seconds = columns[:, columns[1] <= latest]
-    return [found[user_id] for user_id in user_ids]
+    return found
 
 
 def read_known(

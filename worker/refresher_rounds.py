@@ -136,8 +136,7 @@ class Rounds:
         try:
             version = self._store.pointer().version
             if version != self._version and version is not None:
-                since = self._store.manifest(version).changes_since
-                self._since = EVERYTHING if since is None else since
+                self._since = self._store.manifest(version).changes_since or EVERYTHING
         except SnapshotError:  # damaged, or pruned just now: nothing to refresh
             version = None
         if version != self._version:
@@ -224,8 +223,7 @@ class Rounds:
             active = read_active(connection, list(restaurants))
             if self._can_refresh:
                 now = database_time(connection)
-                read = read_users(connection, list(users), now=now, oldest=oldest)
-                states = dict(zip(users, read, strict=True))
+                states = read_users(connection, list(users), now=now, oldest=oldest)
             else:
                 states = read_known(connection, users, oldest=oldest)
         exclusions = exclusions_of(states, revisions)

@@ -13,7 +13,7 @@ behind is open. A claim, which the next change leaves alone, keeps two workers f
 """
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from sqlalchemy import (
@@ -190,6 +190,14 @@ def reopen_changes(*, since: datetime) -> Update:
         .where(_changes.c.changed_at >= since)
         .values(told_revision=0, published_revision=0)
     )
+
+
+def certain_since(began: datetime) -> datetime:
+    """Where changes are counted from by who began to read then: all before are committed.
+
+    began: by the database's clock, before the first row was read.
+    """
+    return began - timedelta(seconds=LATE_COMMIT_SECONDS)
 
 
 def changes_after(

@@ -78,10 +78,10 @@ def judge(
             rows, offsets - offsets[0], held_out.targets[offsets[0] : offsets[-1]]
         )
         figures[done:stop] = metrics.figures_of(hits, sizes[done:stop])
-        seen = rows[is_next[done:stop]].ravel()
+        listed = rows[is_next[done:stop]]
+        seen = listed.ravel()
         shown += np.bincount(seen[seen >= 0], minlength=len(shown))
         if cuisine_codes is not None:
-            listed = rows[is_next[done:stop]]
             alike += float(same_cuisine_pairs(listed, cuisine_codes, top=DIVERSE_TOP).sum())
         done = stop
         on_users(done)

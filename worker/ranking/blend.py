@@ -124,8 +124,8 @@ def _alternate(
     repeats = np.minimum(sizes_of(again.indptr), n)
     rows = np.full((users, n), -1, np.int32)
     user = np.repeat(np.arange(users), repeats)
-    place = np.arange(len(user)) - np.repeat(np.cumsum(repeats) - repeats, repeats)
-    row = again.rows[np.repeat(again.indptr[:-1], repeats) + place]
+    place = spans(np.zeros(users, np.int64), repeats)
+    row = again.rows[spans(again.indptr[:-1], repeats)]
     others = TEN - repeats_in_ten
     place += np.minimum(others * (place // repeats_in_ten), discoveries[user])
     is_shown = place < n
