@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 DEADLINE_SECONDS = 2.5
+TRIES = 3
 INTERRUPT_SECONDS = 0.05
 
 # Classes of SQLSTATE that say something of the server and nothing of the statement: connection,
@@ -45,6 +46,27 @@ async def in_transaction(
     SchemaError, and what `work` raises.
     """
     return await by_deadline(_transaction(engine, work), deadline_seconds)
+
+
+async def in_transaction_again(
+    engine: AsyncEngine,
+    work: Callable[[AsyncConnection], Awaitable[T]],
+    *,
+    refused: str,
+    deadline_seconds: float = DEADLINE_SECONDS,
+) -> T:
+    """As `in_transaction`, tried anew where a row that `work` refers to was erased meanwhile.
+
+    refused: what the DatabaseUnavailable says that is raised after TRIES.
+    """
+    from sqlalchemy.exc import IntegrityError
+
+    for _ in range(TRIES):
+        try:
+            return await in_transaction(engine, work, deadline_seconds=deadline_seconds)
+        except IntegrityError:
+            continue
+    raise DatabaseUnavailable(refused)
 
 
 async def by_deadline(work: Coroutine[Any, Any, T], seconds: float) -> T:

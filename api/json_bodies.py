@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from api.answers import Headers
-from shared.errors import FieldError, InvalidInput, MalformedInput
+from shared.errors import FieldError, MalformedInput, invalid_body
+from shared.parsing import MAX_SHOWN_CHARS
 
 JSON_MEDIA_TYPE = b"application/json"
 
@@ -24,13 +25,12 @@ def read_object(
     """The members that are present; none where there is no body."""
     value = read_members(body, headers)
     problems = [
-        FieldError("body", name[:40], _problem(members.get(name)))
+        FieldError("body", name[:MAX_SHOWN_CHARS], _problem(members.get(name)))
         for name, member in value.items()
         if name not in members or type(member) is not members[name]
     ]
     if problems:
-        first = problems[0]
-        raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
+        raise invalid_body(problems)
     return value
 
 

@@ -10,11 +10,12 @@ from typing import Any, Final
 
 import orjson
 
-from shared.errors import FieldError, InvalidInput
+from shared.errors import FieldError, invalid_body
 from shared.parsing import (
     MAX_AMOUNT_DECIMALS,
     MAX_AMOUNT_DIGITS,
     MAX_ID,
+    MAX_SHOWN_CHARS,
     ParseError,
     parse_instant,
     shown,
@@ -23,7 +24,6 @@ from shared.parsing import (
 LOWEST_RATING: Final = 1
 HIGHEST_RATING: Final = 5
 AMOUNT_LIMIT: Final = 10**MAX_AMOUNT_DIGITS
-MAX_NAME_CHARS: Final = 40
 
 _AMOUNT_STEP = Decimal(1).scaleb(-MAX_AMOUNT_DECIMALS)
 
@@ -41,7 +41,7 @@ def read_order(
     `order_date` may be later than `now` by `ahead` at most. Raises InvalidInput with every fault.
     """
     problems = [
-        FieldError("body", name[:MAX_NAME_CHARS], "is not a member of this body")
+        FieldError("body", name[:MAX_SHOWN_CHARS], "is not a member of this body")
         for name in members
         if name not in required and name not in optional
     ]
@@ -60,8 +60,7 @@ def read_order(
         except ParseError as error:
             problems.append(FieldError("body", name, error.reason))
     if problems:
-        first = problems[0]
-        raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
+        raise invalid_body(problems)
     return values
 
 

@@ -135,7 +135,8 @@ class OrderWriter:
         *,
         lock_seconds: float | None = None,
     ) -> None:
-        from shared.db.new_orders import place_orders, wait_for_locks
+        from shared.db.locks import wait_for_locks
+        from shared.db.new_orders import place_orders
 
         new_id = self._ids()
         orders = [order for order, _ in together]

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from api.row_bodies import MAX_SHOWN_CHARS, refuse
 from shared.columns import MAX_CITY_CHARS, MAX_CUISINES_CHARS
-from shared.errors import FieldError
-from shared.parsing import ParseError, parse_text
+from shared.errors import FieldError, invalid_body
+from shared.parsing import MAX_SHOWN_CHARS, ParseError, parse_text
 
 MAX_CUISINES: Final = 20
 LOWEST_PRICE: Final = 1
@@ -35,7 +34,7 @@ def read_preferences(members: Mapping[str, Any]) -> dict[str, Any]:
         except ParseError as error:
             problems.append(FieldError("body", name, error.reason))
     if problems:
-        refuse(problems)
+        raise invalid_body(problems)
     return values
 
 

@@ -7,13 +7,11 @@ it. All that is wrong is told at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from shared.columns import Column
-from shared.errors import FieldError, InvalidInput
-from shared.parsing import ParseError
-
-MAX_SHOWN_CHARS: Final = 40
+from shared.errors import FieldError, invalid_body
+from shared.parsing import MAX_SHOWN_CHARS, ParseError
 
 _TYPES: Mapping[type, tuple[type, ...]] = {
     str: (str,),
@@ -52,14 +50,8 @@ def read_row(
         except ParseError as error:
             problems.append(FieldError("body", name, error.reason))
     if problems:
-        refuse(problems)
+        raise invalid_body(problems)
     return values
-
-
-def refuse(problems: list[FieldError]) -> None:
-    """Raises InvalidInput with all of them; the first is its message."""
-    first = problems[0]
-    raise InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))
 
 
 def _text(value: Any, column: Column) -> str:

@@ -15,7 +15,7 @@ from fastapi import Request
 from api.answers import Answer
 from api.database import in_transaction
 from api.deps import Resources
-from api.ndjson import Limits, Outcome, outcomes_answer, received_lines
+from api.ndjson import Limits, Line, Outcome, outcomes_answer, received_lines
 from api.row_bodies import read_row
 from shared.columns import Column
 from shared.errors import FieldError
@@ -54,23 +54,31 @@ async def write_rows(
     engine = await resources.open_engine()
     async with received_lines(request, limits=limits, folder=resources.settings.data_dir) as lines:
         async for block in lines.blocks(partial(read_row, columns=columns), size=BLOCK_LINES):
-            rows = []
-            for line in block:
-                if line.row is None:
-                    outcomes.append(Outcome(line.number, line.id, _REJECTED, line.errors))
-                elif line.row["id"] in seen:
-                    again = FieldError("body", "id", "stands on an earlier line too")
-                    outcomes.append(Outcome(line.number, line.id, _REJECTED, (again,)))
-                else:
-                    seen.add(line.row["id"])
-                    rows.append((*line.row.values(), line.number))
-            if rows:
+            given = first_of_each_id(block, seen, outcomes)
+            if rows := [(*row.values(), number) for number, row in given]:
                 told = await in_transaction(
                     engine, partial(_run, write, rows), deadline_seconds=DEADLINE_SECONDS
                 )
                 written(told)
                 outcomes += [Outcome(row.line, row.id, row.outcome) for row in told.rows]
     return await outcomes_answer(outcomes)
+
+
+def first_of_each_id(
+    block: Sequence[Line[dict[str, Any]]], seen: set[int], outcomes: list[Outcome]
+) -> list[tuple[int, dict[str, Any]]]:
+    """Number and row of the lines to write; what is wrong with others is added to `outcomes`."""
+    rows = []
+    for line in block:
+        if line.row is None:
+            outcomes.append(Outcome(line.number, line.id, _REJECTED, line.errors))
+        elif line.row["id"] in seen:
+            again = FieldError("body", "id", "stands on an earlier line too")
+            outcomes.append(Outcome(line.number, line.id, _REJECTED, (again,)))
+        else:
+            seen.add(line.row["id"])
+            rows.append((line.number, line.row))
+    return rows
 
 
 async def _run(write: Write, rows: Sequence[Row], connection: AsyncConnection) -> Written:

@@ -45,6 +45,7 @@ safe to show: they hold no secret and no connection address.
        `- MalformedInput          a body or cursor that cannot be read
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -217,3 +218,9 @@ class InvalidInput(RequestError):
     def __init__(self, message: str, fields: tuple[FieldError, ...] = ()) -> None:
         super().__init__(message)
         self.fields = fields
+
+
+def invalid_body(problems: Sequence[FieldError]) -> InvalidInput:
+    """Of a body with all that is wrong in it, at least one; the first is the message."""
+    first = problems[0]
+    return InvalidInput(f"body member {first.name}: {first.detail}", tuple(problems))

@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Any
 from fastapi import APIRouter, Request, Response
 
 from api.answers import as_response
-from api.database import in_transaction
+from api.database import in_transaction_again
 from api.deps import AppResources, Resources, Service
 from api.documented import SECURED, problems
 from api.documented_orders import BATCH_REQUEST, MAX_BATCH_LINES
 from api.documented_writes import ROW_OUTCOMES
 from api.guard import REQUEST_ID
-from api.ndjson import Limits, Line, Outcome, outcomes_answer, received_lines
+from api.ndjson import Limits, Outcome, outcomes_answer, received_lines
 from api.order_bodies import read_order
 from api.parameters import read_query
-from api.row_writes import BLOCK_LINES, DEADLINE_SECONDS
-from shared.errors import DatabaseUnavailable, FieldError
+from api.row_writes import BLOCK_LINES, DEADLINE_SECONDS, first_of_each_id
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -29,7 +28,6 @@ if TYPE_CHECKING:
     from shared.db.order_batches import GivenOrder, PutOrders
 
 BATCH_PATH = "/api/orders/batch"
-TRIES = 3
 # Two systems' clocks differ; more than this is a mistake.
 MAX_AHEAD = timedelta(seconds=60)
 
@@ -50,6 +48,7 @@ async def put_orders(request: Request, resources: AppResources, principal: Servi
     read_query(request.scope["query_string"], ())
     await resources.open_engine()
     from shared.db.operator_writes import Actor
+    from shared.db.order_batches import GivenOrder
 
     actor = Actor(principal.role, request.scope[REQUEST_ID])
     outcomes: list[Outcome] = []
@@ -57,8 +56,8 @@ async def put_orders(request: Request, resources: AppResources, principal: Servi
     async with received_lines(request, limits=LIMITS, folder=resources.settings.data_dir) as lines:
         now = datetime.now(UTC)
         async for block in lines.blocks(partial(_read, now=now), size=BLOCK_LINES):
-            orders = _different(block, seen, outcomes)
-            if orders:
+            given = first_of_each_id(block, seen, outcomes)
+            if orders := [GivenOrder(row["id"], number, row) for number, row in given]:
                 put = await _written(resources, orders, actor)
                 resources.overlay.note_orders(put.created)
                 resources.refresh_wake.wake()
@@ -76,41 +75,16 @@ def _read(members: Mapping[str, Any], *, now: datetime) -> dict[str, Any]:
     )
 
 
-def _different(
-    block: Sequence[Line[dict[str, Any]]], seen: set[int], outcomes: list[Outcome]
-) -> list[GivenOrder]:
-    """The orders of a block to write; what is wrong with others is added to `outcomes`."""
-    from shared.db.order_batches import GivenOrder
-
-    orders = []
-    for line in block:
-        if line.row is None:
-            outcomes.append(Outcome(line.number, line.id, "rejected", line.errors))
-        elif line.row["id"] in seen:
-            again = FieldError("body", "id", "stands on an earlier line too")
-            outcomes.append(Outcome(line.number, line.id, "rejected", (again,)))
-        else:
-            seen.add(line.row["id"])
-            orders.append(GivenOrder(line.row["id"], line.number, line.row))
-    return orders
-
-
 async def _written(resources: Resources, orders: Sequence[GivenOrder], actor: Actor) -> PutOrders:
     engine = await resources.open_engine()
-    from sqlalchemy.exc import IntegrityError
-
     from shared.db import order_batches
 
     def put(connection: Connection) -> PutOrders:
         return order_batches.put_orders(connection, orders, actor=actor)
 
-    for _ in range(TRIES):
-        try:
-            return await in_transaction(
-                engine,
-                lambda connection: connection.run_sync(put),
-                deadline_seconds=DEADLINE_SECONDS,
-            )
-        except IntegrityError:  # a user was erased meanwhile
-            continue
-    raise DatabaseUnavailable("users of these orders are being erased")
+    return await in_transaction_again(
+        engine,
+        lambda connection: connection.run_sync(put),
+        refused="users of these orders are being erased",
+        deadline_seconds=DEADLINE_SECONDS,
+    )

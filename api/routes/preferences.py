@@ -10,14 +10,14 @@ from fastapi import APIRouter, Request, Response
 
 from api.answers import as_response, header_map, json_answer
 from api.auth import require_user
-from api.database import in_transaction
+from api.database import in_transaction, in_transaction_again
 from api.deps import AppResources, Caller, Resources
 from api.documented import SECURED, problems
 from api.documented_writes import HIDDEN, PREFERENCES, PREFERENCES_BODY
 from api.json_bodies import read_members
 from api.parameters import openapi_parameters, read_path_id, read_query
 from api.preference_bodies import read_preferences
-from shared.errors import DatabaseUnavailable, MalformedInput
+from shared.errors import MalformedInput
 from shared.snapshot.overlay import MAX_HIDDEN
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 PREFERENCES_PATH = "/api/preferences"
 HIDDEN_PATH = "/api/preferences/hidden/{restaurant_id}"
-TRIES = 3
 
 router = APIRouter(tags=["preferences"])
 
@@ -140,16 +139,13 @@ async def unhide_restaurant(
 async def _written(resources: Resources, write: Callable[[Connection], T]) -> T:
     """What `write` returns, once it is committed; the worker is woken."""
     engine = await resources.open_engine()
-    from sqlalchemy.exc import IntegrityError
-
-    for _ in range(TRIES):
-        try:
-            result = await in_transaction(engine, lambda connection: connection.run_sync(write))
-        except IntegrityError:  # the user was erased meanwhile
-            continue
-        resources.refresh_wake.wake()
-        return result
-    raise DatabaseUnavailable("the user is being erased")
+    result = await in_transaction_again(
+        engine,
+        lambda connection: connection.run_sync(write),
+        refused="the user is being erased",
+    )
+    resources.refresh_wake.wake()
+    return result
 
 
 def _hidden(resources: Resources, user_id: int, told: Hidden | None) -> Response:

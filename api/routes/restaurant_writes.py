@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, HTTPException, Request, Response
+from fastapi import APIRouter, Request, Response
 
 from api.answers import as_response, header_map, json_answer
 from api.database import in_transaction
@@ -75,8 +75,6 @@ async def put_restaurants(
 async def change_restaurant(
     request: Request, restaurant_id: str, resources: AppResources, principal: Service
 ) -> Response:
-    if restaurant_id == "metadata":
-        raise HTTPException(405)  # a resource of its own, which has no such method
     read_query(request.scope["query_string"], ())
     changed = read_path_id(restaurant_id, name="restaurant_id")
     body = await request.body()

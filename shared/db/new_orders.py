@@ -25,7 +25,6 @@ from sqlalchemy import (
     func,
     insert,
     select,
-    text,
     tuple_,
 )
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
@@ -131,12 +130,6 @@ def place_orders(
         placed.get(place) or _outcome(order, known, restaurants)
         for place, order in enumerate(orders)
     ]
-
-
-def wait_for_locks(connection: Connection, seconds: float) -> None:
-    """How long each statement of this transaction waits for rows that others hold."""
-    if connection.dialect.name != "sqlite":
-        connection.execute(text(f"SET LOCAL lock_timeout = {int(seconds * 1000)}"))
 
 
 def forget_keys(*, now: datetime) -> Delete:

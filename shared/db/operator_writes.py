@@ -9,12 +9,13 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Final, NamedTuple
 
-from sqlalchemy import Connection, delete, select, text
+from sqlalchemy import Connection, delete, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
 from shared.db.audit import Action, record_action
 from shared.db.changes import note_changes
+from shared.db.locks import wait_for_locks
 from shared.db.models import User
 from shared.db.targets import RESTAURANTS, USERS, Target
 from shared.db.upserts import OUTCOMES, Compared, Merged, Staging
@@ -47,7 +48,7 @@ def put_restaurants(
     """
     staging = _staged(connection, RESTAURANTS, rows)
     compared, merged = tuple(staging.compare()), staging.merge()
-    _record_rows(connection, "restaurants.put", compared, actor)
+    record_rows(connection, "restaurants.put", [row.outcome for row in compared], actor)
     return Written(compared, _switched(rows, merged))
 
 
@@ -86,7 +87,7 @@ def put_users(connection: Connection, rows: Sequence[tuple[Any, ...]], *, actor:
     ids += [row[0] for row in rows if row[0] in was and row[city] != was[row[0]]]
     if ids:
         connection.execute(note_changes("user", ids, dialect=connection.dialect))
-    _record_rows(connection, "users.put", compared, actor)
+    record_rows(connection, "users.put", [row.outcome for row in compared], actor)
     return Written(compared)
 
 
@@ -96,7 +97,7 @@ def erase_user(connection: Connection, user_id: int, *, actor: Actor) -> int:
     Returns the revision of the change, which is noted even where there is no such user: a snapshot
     may still know one. The rows go by the foreign keys of their tables.
     """
-    _wait_longer(connection)
+    wait_for_locks(connection, LOCK_SECONDS)
     existed = connection.scalar(select(User.id).where(User.id == user_id)) is not None
     # Adds or locks the row first, as all who write users do; those who refer to it go on.
     connection.execute(_add_or_lock(connection, user_id))
@@ -109,7 +110,7 @@ def erase_user(connection: Connection, user_id: int, *, actor: Actor) -> int:
 
 def _staged(connection: Connection, target: Target, rows: Sequence[tuple[Any, ...]]) -> Staging:
     """Holding the lock, so that what is compared holds until the merge."""
-    _wait_longer(connection)
+    wait_for_locks(connection, LOCK_SECONDS)
     staging = Staging(connection, target)
     staging.lock()
     staging.add(rows)
@@ -131,18 +132,17 @@ def _switched(rows: Sequence[tuple[Any, ...]], merged: Merged) -> tuple[tuple[in
     return tuple((each, not is_active[each], revision) for each, revision in merged.activity)
 
 
-def _wait_longer(connection: Connection) -> None:
-    if connection.dialect.name != "sqlite":
-        connection.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}"))
-
-
-def _record_rows(
-    connection: Connection, action: Action, compared: Sequence[Compared], actor: Actor
+def record_rows(
+    connection: Connection,
+    action: Action,
+    outcomes: Sequence[str],
+    actor: Actor,
+    *,
+    kinds: Sequence[str] = OUTCOMES,
 ) -> None:
-    counts: dict[str, Any] = {
-        each: sum(row.outcome == each for row in compared) for each in OUTCOMES
-    }
-    _record(connection, action, f"{len(compared)} rows", counts, actor)
+    """An audit row for many lines: how many of each kind of outcome."""
+    counts = {each: sum(outcome == each for outcome in outcomes) for each in kinds}
+    _record(connection, action, f"{len(outcomes)} rows", counts, actor)
 
 
 def _record(

@@ -7,24 +7,24 @@ written; one that differs is replaced.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Final, Literal, NamedTuple
 
-from sqlalchemy import BigInteger, Connection, bindparam, delete, false, select, text
+from sqlalchemy import BigInteger, Connection, bindparam, select
 from sqlalchemy.dialects.postgresql import insert as postgresql_insert
 from sqlalchemy.dialects.sqlite import insert as sqlite_insert
 
-from shared.db.audit import record_action
 from shared.db.changes import note_changes
+from shared.db.locks import take_turn_on_sqlite, wait_for_locks
 from shared.db.models import Order, Restaurant, User
-from shared.db.operator_writes import LOCK_SECONDS, Actor
+from shared.db.operator_writes import LOCK_SECONDS, Actor, record_rows
 from shared.db.orders import plain_amount
+from shared.db.targets import ORDERS
 from shared.errors import FieldError
 
 OUTCOMES: Final = ("created", "updated", "unchanged", "rejected")
 
 _ORDERS: Any = Order.__table__
-_COLUMNS = ("id", "user_id", "restaurant_id", "order_date", "total_amount", "rating")
+_COLUMNS = ORDERS.columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +56,8 @@ def put_orders(connection: Connection, orders: Sequence[GivenOrder], *, actor: A
     """Orders of different ids. Raises IntegrityError where a user was erased meanwhile."""
     is_sqlite = connection.dialect.name == "sqlite"
     if is_sqlite:
-        # A write, so that SQLite takes the lock before anything is read.
-        connection.execute(delete(_ORDERS).where(false()))
-    else:
-        connection.execute(text(f"SET LOCAL lock_timeout = {int(LOCK_SECONDS * 1000)}"))
+        take_turn_on_sqlite(connection, _ORDERS)
+    wait_for_locks(connection, LOCK_SECONDS)
     users = _existing(connection, User, (order.values["user_id"] for order in orders))
     restaurants = _existing(
         connection, Restaurant, (order.values["restaurant_id"] for order in orders)
@@ -90,16 +88,7 @@ def put_orders(connection: Connection, orders: Sequence[GivenOrder], *, actor: A
             upsert.on_conflict_do_update(index_elements=["id"], set_=replaced),
             [dict(order.values) for order in sorted(written, key=lambda order: order.id)],
         )
-    counts = {each: sum(one.outcome == each for one in told) for each in OUTCOMES}
-    connection.execute(
-        record_action(
-            at=datetime.now(UTC),
-            actor=actor.role,
-            action="orders.put",
-            subject=f"{len(told)} rows",
-            detail={**counts, "request_id": actor.request_id},
-        )
-    )
+    record_rows(connection, "orders.put", [one.outcome for one in told], actor, kinds=OUTCOMES)
     created = [order.values for order in written if order.id not in stored]
     created.sort(key=lambda values: (values["order_date"], values["id"]))
     return PutOrders(

@@ -20,7 +20,6 @@ from sqlalchemy import (
     and_,
     case,
     delete,
-    false,
     func,
     insert,
     literal,
@@ -34,6 +33,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import CreateTable
 
 from shared.db.changes import note_changes_of
+from shared.db.locks import take_turn_on_sqlite
 from shared.db.restaurant_keys import write_terms_of_staged
 from shared.db.row_forms import CopyText, sqlite_rows
 from shared.db.targets import RESTAURANTS, USERS, Reference, Target, staging_table
@@ -141,12 +141,10 @@ class Staging:
     def lock(self) -> None:
         """Lets no other merge of the target begin before the transaction ends.
 
-        On SQLite a write to the tables comes before the first read of them: a transaction that has
-        read cannot write once another process has written; it would fail at once instead of
-        waiting for its turn. What is staged needs no lock.
+        What is staged needs no lock.
         """
         if self._is_sqlite:
-            self._connection.execute(delete(self._target.table).where(false()))
+            take_turn_on_sqlite(self._connection, self._target.table)
         elif self._target.lock_mode is not None:
             name = self._target.table.name
             self._connection.execute(text(f"LOCK TABLE {name} IN {self._target.lock_mode} MODE"))
