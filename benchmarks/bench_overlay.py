@@ -20,6 +20,7 @@ from pathlib import Path
 import httpx
 import psutil
 
+from benchmarks.bench_read import wait_for_snapshot
 from benchmarks.hello import running_hello
 from benchmarks.large_snapshot import FIRST_RESTAURANT, RESTAURANTS, publish_users
 from benchmarks.load import require_generator, run_load
@@ -82,7 +83,7 @@ def main() -> None:
         ):
             pid = serving.child.pid
             psutil.Process(pid).cpu_affinity([SERVER_CORE])
-            _wait_for_snapshot(serving)
+            wait_for_snapshot(serving.url)
             url = f"{serving.url}/api/recommendations"
 
             def measured(what: str) -> None:
@@ -177,14 +178,6 @@ def _measure(targets: list[Target], rounds: int) -> None:
         f"{per_second / statistics.median(hello.per_second):>5.2f} of hello,"
         f"{cpu_us:>6.1f} us CPU,{cpu_us / statistics.median(hello.cpu_us):>5.2f} x hello, "
         f"{target.failures} failed"
-    )
-
-
-def _wait_for_snapshot(serving: Serving) -> None:
-    wait_until(
-        lambda: httpx.get(f"{serving.url}/api/restaurants/metadata").status_code == 200,
-        timeout_seconds=60,
-        describe="the snapshot",
     )
 
 

@@ -26,6 +26,7 @@ import psutil
 from sqlalchemy import func, insert, select
 
 from api.routes.orders import ORDERS_PATH
+from benchmarks.hello import answers
 from benchmarks.load import require_generator, run_load
 from benchmarks.measured_process import cpu_seconds
 from benchmarks.order_load import placing
@@ -163,7 +164,11 @@ def _measure_pages(name: str, settings: Settings, rounds: int) -> None:
     words += [_environment(settings)["DATABASE_URL"], str(settings.data_dir)]
     process = subprocess.Popen(words, cwd=REPOSITORY)
     try:
-        wait_until(lambda: _answers(port), timeout_seconds=20, describe="the application")
+        wait_until(
+            lambda: answers(f"http://127.0.0.1:{port}/health"),
+            timeout_seconds=20,
+            describe="the application",
+        )
         psutil.Process(process.pid).cpu_affinity([SERVER_CORE])
         ours, theirs = (f"http://127.0.0.1:{port}{path}" for path in (ORDERS_PATH, ORM_PATH))
         assert _items(ours, headers) == _items(theirs, headers)
@@ -252,13 +257,6 @@ def _items(url: str, headers: dict[str, str]) -> list[object]:
     items: list[object] = httpx.get(url, headers=headers).raise_for_status().json()["items"]
     assert len(items) == 20
     return items
-
-
-def _answers(port: int) -> bool:
-    try:
-        return httpx.get(f"http://127.0.0.1:{port}/health", timeout=2).status_code == 200
-    except httpx.HTTPError:
-        return False
 
 
 if __name__ == "__main__":

@@ -35,14 +35,14 @@ def running_hello(*, core: int) -> Iterator[tuple[str, int]]:
     psutil.Process(process.pid).cpu_affinity([core])
     url = f"http://127.0.0.1:{port}/"
     try:
-        wait_until(lambda: _answers(url), timeout_seconds=20, describe="the hello server")
+        wait_until(lambda: answers(url), timeout_seconds=20, describe="the hello server")
         yield url, process.pid
     finally:
         process.terminate()
         process.wait(10)
 
 
-def _answers(url: str) -> bool:
+def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=2).status_code == 200
     except httpx.HTTPError:

@@ -25,12 +25,16 @@ end
 
 
 def rotating_tokens(settings: Settings, path: Path, *, users: int) -> Path:
-    """Writes the script for tokens of TOKENS users, spread over all `users` ids from 1."""
+    """Writes the script for the tokens of `lua_tokens`."""
+    path.write_text(_SCRIPT % lua_tokens(settings, users=users, now=time.time()))
+    return path
+
+
+def lua_tokens(settings: Settings, *, users: int, now: float) -> str:
+    """Quoted tokens of TOKENS users, spread over all `users` ids from 1."""
     step = max(1, users // TOKENS)
-    now = time.time()
     tokens = [
         issue_user_token(settings, user_id=user_id, ttl_seconds=3600, now=now)
         for user_id in range(1, users + 1, step)
     ]
-    path.write_text(_SCRIPT % ",".join(f'"{token}"' for token in tokens[:TOKENS]))
-    return path
+    return ",".join(f'"{token}"' for token in tokens[:TOKENS])

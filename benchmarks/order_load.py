@@ -5,10 +5,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+from benchmarks.many_tokens import lua_tokens
 from shared.settings import Settings
-from shared.tokens import issue_user_token
-
-TOKENS = 1_000
 
 # Ids are printed so that they can be looked for after a kill; numbers in Lua are doubles, which
 # hold them exactly.
@@ -42,14 +40,9 @@ def placing(
     keyed: bool,
     printed: bool = False,
 ) -> Path:
-    """Writes a script for tokens of TOKENS users from 1 on. `printed`: also the ids of answers."""
+    """Writes a script for the tokens of `lua_tokens`. `printed`: also the ids of answers."""
     now = time.time()
-    step = max(1, users // TOKENS)
-    tokens = [
-        issue_user_token(settings, user_id=user_id, ttl_seconds=3600, now=now)
-        for user_id in range(1, users + 1, step)
-    ]
-    quoted = ",".join(f'"{token}"' for token in tokens[:TOKENS])
+    quoted = lua_tokens(settings, users=users, now=now)
     flags = ("true" if keyed else "false", "true" if printed else "false")
     path.write_text(_SCRIPT % (quoted, f"{now:.6f}", *flags, restaurants))
     return path

@@ -238,6 +238,11 @@ class Settings(BaseSettings):
         return DatabaseAddress("sqlite", database=str(self._default_database))
 
     @property
+    def lacks_database_file(self) -> bool:
+        """Whether SQLite would only now make its file: nothing was ever stored."""
+        return self.is_sqlite and not Path(str(self.database_address.database)).exists()
+
+    @property
     def _default_database(self) -> Path:
         return self.data_dir / "tastematch.db"
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import NamedTuple
 
 from sqlalchemy import Engine, select
@@ -45,7 +44,7 @@ def noted_differences(
     A database that has no restaurants, or no users, is not filled yet and says nothing of them.
     Yields what is to be said of it. Raises StoreUnavailable, SnapshotNotFound.
     """
-    if settings.is_sqlite and not Path(str(settings.sqlalchemy_url.database)).exists():
+    if settings.lacks_database_file:
         return
     engine = sync_engine(settings, statement_timeout_seconds=settings.db_statement_timeout)
     try:

@@ -6,7 +6,6 @@ of ours. The head of a list is completed by popular restaurants, as docs/snapsho
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -27,6 +26,7 @@ from shared.snapshot.format import (
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.sections import HEADER, read_header
 from shared.snapshot.store import SnapshotReader
+from shared.snapshot.verification import verified_chunks
 
 TOP = 20
 
@@ -49,13 +49,13 @@ class UserTops:
 
     def __init__(self, store: SnapshotReader, manifest: Manifest) -> None:
         def whole(part: str) -> memoryview:
-            return memoryview(b"".join(_verified(store, manifest, part)))
+            return memoryview(b"".join(verified_chunks(store, manifest, part)))
 
         self.users = Users(whole("users"))
         self.ids = Restaurants(whole("restaurants")).ids
         self.known = frozenset(self.ids)
         self._popular = Ragged(whole("popular"), kind=KIND_POPULAR)
-        self._lists = _Stream(_verified(store, manifest, "lists"))
+        self._lists = _Stream(verified_chunks(store, manifest, "lists"))
         self._width = read_header(self._lists.take(HEADER.size), KIND_LISTS).width
         self._popular_tops: dict[int, Tops] = {}
         self._place = 0
@@ -132,14 +132,3 @@ class _Stream:
     def end(self) -> None:
         if self._at != len(self._buffer) or any(self._chunks):
             raise SnapshotDamaged("the lists of a snapshot go on beyond its users")
-
-
-def _verified(store: SnapshotReader, manifest: Manifest, part: str) -> Iterator[bytes]:
-    digest = hashlib.sha256()
-    for chunk in store.chunks(manifest, part):
-        digest.update(chunk)
-        yield chunk
-    if digest.hexdigest() != manifest.checksums[part]:
-        raise SnapshotDamaged(
-            f"the part {part} of snapshot {manifest.version} differs from its checksum"
-        )

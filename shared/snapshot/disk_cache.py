@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import diskcache
 from diskcache.core import MODE_RAW
@@ -49,6 +49,9 @@ _FULL_CODES = frozenset(
     {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE}
 )
 _FULL_ERRNOS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+
+
+T = TypeVar("T")
 
 
 class BytesDisk(diskcache.Disk):  # type: ignore[misc]
@@ -100,15 +103,7 @@ class SnapshotCache(diskcache.Cache):  # type: ignore[misc]
         execute = self._con.execute
 
         def execute_with_patience(statement: str, *arguments: Any) -> sqlite3.Cursor:
-            deadline = time.monotonic() + LOCK_SECONDS
-            while True:
-                try:
-                    return execute(statement, *arguments)
-                except sqlite3.OperationalError as error:
-                    is_locked = _primary_code(error) == sqlite3.SQLITE_BUSY
-                    if not is_locked or time.monotonic() > deadline:
-                        raise
-                time.sleep(0.005)
+            return patiently(lambda: execute(statement, *arguments))
 
         return execute_with_patience
 
@@ -175,6 +170,19 @@ def drop_reserve(folder: Path) -> None:
     """Gives the room of the reserve to whoever writes next; nothing where there is none."""
     with suppress(OSError):
         (folder / _RESERVE_NAME).unlink()
+
+
+def patiently(action: Callable[[], T]) -> T:
+    """Does it again for LOCK_SECONDS while another process keeps it from the file."""
+    deadline = time.monotonic() + LOCK_SECONDS
+    while True:
+        try:
+            return action()
+        except sqlite3.OperationalError as error:
+            is_locked = _primary_code(error) == sqlite3.SQLITE_BUSY
+            if not is_locked or time.monotonic() > deadline:
+                raise
+        time.sleep(0.005)
 
 
 @contextmanager

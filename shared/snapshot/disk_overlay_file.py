@@ -6,14 +6,20 @@ Every error leaves as one of ours. Tables are in docs/snapshot-format.md.
 import os
 import sqlite3
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
 from shared.errors import StoreFull, StoreUnavailable
-from shared.snapshot.disk_cache import LOCK_SECONDS, drop_reserve, keep_reserve, translated_errors
+from shared.snapshot.disk_cache import (
+    LOCK_SECONDS,
+    drop_reserve,
+    keep_reserve,
+    patiently,
+    translated_errors,
+)
 from shared.snapshot.overlay import MAX_RECORD_BYTES
 
 FILE_NAME = "overlay.db"
@@ -117,20 +123,12 @@ class OverlayFile:
 
     def _with_patience(self) -> sqlite3.Connection:
         """Processes that make the file at once refuse each other without waiting."""
-        deadline, has_reserve = time.monotonic() + LOCK_SECONDS, True
-        while True:
-            try:
-                with translated_errors():
-                    return _connect(self._folder / FILE_NAME)
-            except StoreFull:
-                if not has_reserve:
-                    raise
-                drop_reserve(self._folder)
-                has_reserve = False
-            except StoreUnavailable as error:
-                if "locked" not in error.message or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.005)
+        connect = partial(_connect, self._folder / FILE_NAME)
+        with suppress(StoreFull), translated_errors():
+            return patiently(connect)
+        drop_reserve(self._folder)
+        with translated_errors():
+            return patiently(connect)
 
     def _found_id(self) -> tuple[int, int] | None:
         with suppress(OSError):

@@ -18,6 +18,7 @@ from shared.snapshot.manifest import (
     is_version,
 )
 from shared.snapshot.store import CHUNK_BYTES, SnapshotReader
+from shared.snapshot.verification import verified_chunks
 
 FORMAT = 1
 
@@ -37,16 +38,10 @@ def write_export(
     file.write(encoded)
     written = 0
     for part in sorted(manifest.bytes):
-        digest = hashlib.sha256()
-        for chunk in reader.chunks(manifest, part):
-            digest.update(chunk)
+        for chunk in verified_chunks(reader, manifest, part):
             file.write(chunk)
             written += len(chunk)
             on_progress(written)
-        if digest.hexdigest() != manifest.checksums[part]:
-            raise SnapshotDamaged(
-                f"the part {part} of snapshot {manifest.version} differs from its checksum"
-            )
 
 
 def export_bytes(manifest: Manifest) -> int:

@@ -257,13 +257,12 @@ def _pin_note(pointer: Pointer) -> str:
 def _record(settings: Settings, *, action: Action, subject: str, detail: dict[str, Any]) -> None:
     """Notes what was done in the audit table; a rollback does not wait for a database."""
     from datetime import UTC, datetime
-    from pathlib import Path
 
     from shared.db.audit import record_action
     from shared.db.engine import database_errors, sync_engine
     from shared.errors import DatabaseUnavailable, SchemaError
 
-    if settings.is_sqlite and not Path(str(settings.sqlalchemy_url.database)).exists():
+    if settings.lacks_database_file:
         return
     engine = sync_engine(settings, statement_timeout_seconds=settings.db_statement_timeout)
     try:

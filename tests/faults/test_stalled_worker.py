@@ -18,7 +18,7 @@ from shared.jobs.job import Job
 from tests.services.children import Child, wait_until
 from tests.services.processes import start_worker
 from tests.worker import stalling_precompute
-from tests.worker.shop import Shop
+from tests.worker.shop import Shop, shop_on
 
 STALLS = Path(stalling_precompute.__file__)
 SECONDS = 60.0
@@ -27,12 +27,8 @@ SECONDS = 60.0
 @pytest.fixture(params=["embedded", "arq"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     """With data and without a snapshot: embedded on SQLite, arq on PostgreSQL and Redis."""
-    if request.param == "arq":
-        urls = (request.getfixturevalue("postgres_url"), request.getfixturevalue("redis_url"))
-    else:
-        urls = (request.getfixturevalue("sqlite_url"), "")
     with contextlib.ExitStack() as stack:
-        shop = Shop(tmp_path, *urls, stack=stack)
+        shop = shop_on(request, tmp_path, stack)
         shop.fill()
         yield shop
 

@@ -228,3 +228,12 @@ class Shop:
         return "\n".join(
             f"--- {path.name}\n{path.read_text()[-3000:]}" for path in self.folder.glob("*.err")
         )
+
+
+def shop_on(request: pytest.FixtureRequest, folder: Path, stack: contextlib.ExitStack) -> Shop:
+    """By the fixture's parameter: "embedded" on SQLite, "arq" on PostgreSQL and Redis."""
+    if request.param == "arq":
+        urls = (request.getfixturevalue("postgres_url"), request.getfixturevalue("redis_url"))
+    else:
+        urls = (request.getfixturevalue("sqlite_url"), "")
+    return Shop(folder, *urls, stack=stack)

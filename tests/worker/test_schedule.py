@@ -18,7 +18,7 @@ from shared.jobs.job import Job, State
 from shared.settings import load_settings
 from tests.services.children import wait_until
 from tests.services.processes import start_worker
-from tests.worker.shop import Shop
+from tests.worker.shop import Shop, shop_on
 from worker.schedule import Schedule, is_repair_due
 
 NOON = datetime(2026, 3, 1, 12, tzinfo=UTC)
@@ -200,12 +200,8 @@ def test_an_end_in_the_future_is_no_reason_to_wait() -> None:
 
 @pytest.fixture(params=["embedded", "arq"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
-    if request.param == "arq":
-        urls = (request.getfixturevalue("postgres_url"), request.getfixturevalue("redis_url"))
-    else:
-        urls = (request.getfixturevalue("sqlite_url"), "")
     with contextlib.ExitStack() as stack:
-        yield Shop(tmp_path, *urls, stack=stack)
+        yield shop_on(request, tmp_path, stack)
 
 
 def test_three_workers_run_each_tick_once(shop: Shop) -> None:

@@ -24,7 +24,7 @@ from tests.services.databases import sqlite_address
 from tests.services.postgres import PostgresDatabases, PostgresServer
 from tests.services.processes import run_tastematch
 from tests.services.redis import RedisServer
-from tests.worker.shop import NEVER_SECONDS, Shop
+from tests.worker.shop import NEVER_SECONDS, Shop, shop_on
 
 StartRedis = Callable[..., RedisServer]
 
@@ -32,12 +32,8 @@ StartRedis = Callable[..., RedisServer]
 @pytest.fixture(params=["embedded", "arq"])
 def shop(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shop]:
     """Embedded on SQLite, arq on PostgreSQL and Redis."""
-    if request.param == "arq":
-        urls = (request.getfixturevalue("postgres_url"), request.getfixturevalue("redis_url"))
-    else:
-        urls = (request.getfixturevalue("sqlite_url"), "")
     with contextlib.ExitStack() as stack:
-        yield Shop(tmp_path, *urls, stack=stack)
+        yield shop_on(request, tmp_path, stack)
 
 
 @pytest.fixture
