@@ -30,6 +30,7 @@ from api.local_copies import (
 )
 from api.local_snapshot import LocalSnapshot
 from api.overlay_follower import OverlayFollower
+from api.reports import OncePerMinute
 from shared import metrics
 from shared.errors import (
     DependencyError,
@@ -48,7 +49,6 @@ POLL_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 3.0
 BAD_VERSION_SECONDS = 30.0
 SILENT_SECONDS = 4.0  # without word from the store for this long, it counts as down
-LOG_SECONDS = 60.0
 STOP_SECONDS = 3.0
 ARRIVING_SECONDS = 60.0  # a version younger than this may be on its way to this process
 
@@ -90,10 +90,10 @@ class SnapshotFollower:
         self._is_down = False
         self._failures = 0
         self._heard_at = time.monotonic()
-        self._logged: dict[str, float] = {}
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="snapshot-follower", daemon=True)
         self._log = get_logger(__name__)
+        self._report = OncePerMinute(self._log)
 
     def require_active(self) -> LocalSnapshot:
         """Raises SnapshotUnavailable."""
@@ -187,7 +187,7 @@ class SnapshotFollower:
         if self._is_down:
             self._is_down = False
             self._failures = 0
-            self._logged.pop("store", None)
+            self._report.forget("store.down", "store")
             metrics.dependency_degraded("store", False)
             self._log.info("store.back")
 
@@ -271,15 +271,6 @@ class SnapshotFollower:
             sweep(self._folder)
         except OSError as error:
             self._report("snapshot.not_tidied", "tidy", reason=error.strerror)
-
-    def _report(self, event: str, subject: str, **fields: object) -> None:
-        """Logs the same trouble at most once a minute."""
-        now = time.monotonic()
-        if now - self._logged.get(subject, -LOG_SECONDS) >= LOG_SECONDS:
-            if len(self._logged) > 100:
-                self._logged.clear()
-            self._logged[subject] = now
-            self._log.warning(event, **fields)
 
 
 def _show(snapshot: LocalSnapshot) -> None:

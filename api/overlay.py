@@ -113,9 +113,6 @@ class Overlay:
     def note_erased(self, user_id: int, revision: int) -> None:
         self.notes.erase(user_id, revision)
 
-    def note_inactive(self, restaurant_id: int, is_inactive: bool, revision: int) -> None:
-        self.note_activity([(restaurant_id, is_inactive, revision)])
-
     def note_activity(self, restaurants: Iterable[tuple[int, bool, int]]) -> None:
         """restaurants: id, whether it is inactive from now on, revision."""
         noted = [self.notes.set_inactive(*each) for each in restaurants]
@@ -128,8 +125,8 @@ class Overlay:
         """Records of EXCLUSIONS have been taken: notes of what they say are dropped."""
         may_change = bool(self.notes.restaurants)
         for each in told:
-            may_change |= each.is_new
             is_user = each.subject == "user"
+            may_change |= each.is_new and not is_user
             came = self.notes.exclusion_came if is_user else self.notes.restaurant_came
             came(each.subject_id, each.revision, each.place, each.is_new)
         if may_change:

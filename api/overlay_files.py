@@ -30,6 +30,15 @@ _LENGTH = (1 << _LENGTH_BITS) - 1
 assert MAX_RECORD_BYTES <= _LENGTH
 
 
+def key_of(subject: Subject, subject_id: int) -> int:
+    """Users and restaurants have ids of their own: those of restaurants are inverted."""
+    return subject_id if subject == "user" else ~subject_id
+
+
+def subject_of(key: int) -> tuple[Subject, int]:
+    return ("user", key) if key >= 0 else ("restaurant", ~key)
+
+
 class Record(NamedTuple):
     """One entry of a log. Empty data: the key no longer says anything."""
 
@@ -40,8 +49,7 @@ class Record(NamedTuple):
 
     @property
     def key(self) -> int:
-        """Users and restaurants have ids of their own: those of restaurants are inverted."""
-        return self.subject_id if self.subject == "user" else ~self.subject_id
+        return key_of(self.subject, self.subject_id)
 
 
 class LockedFile:

@@ -22,6 +22,7 @@ from api.overlay_logs import Exclusions, Taken
 from api.overlay_reading import SWEEP_AGAIN_SECONDS, LogReader, Read, Sweep
 from api.overlay_records import RecordsFull
 from api.overlay_showing import MAX_REST_SECONDS, Showing
+from api.reports import OncePerMinute
 from shared import overlay_metrics
 from shared.errors import DependencyError, SnapshotDamaged
 from shared.logs import get_logger
@@ -30,7 +31,6 @@ from shared.snapshot.overlay import EXCLUSIONS, OverlayReader
 
 POLL_SECONDS = 0.4
 MAX_ATTEMPTS = 3  # to read the log of a version before it is shown without
-LOG_SECONDS = 60.0
 STOP_SECONDS = 3.0
 
 
@@ -41,6 +41,8 @@ class OverlayFollower:
         self._overlay = overlay
         self._reader = reader
         self._snapshots_dir = settings.snapshots_dir
+        self._log = get_logger(__name__)
+        self._report = OncePerMinute(self._log)
         self._showing = Showing(overlay, copies=self._copies, report=self._report)
         self._lists: WeakValueDictionary[str, RefreshedLists] = WeakValueDictionary()
         self._active: LocalSnapshot | None = None
@@ -53,14 +55,12 @@ class OverlayFollower:
         self._full: set[str] = set()
         self._attempts: dict[str, int] = {}
         self._was_down = True
-        self._logged: dict[str, float] = {}
         self.lock = threading.RLock()
         """Held while a record is taken, and by whoever replaces what is shown."""
         self._stop = threading.Event()
         self._logs = LogReader(reader, self._stop)
         self._woken = threading.Event()
         self._thread = threading.Thread(target=self._run, name="overlay-follower", daemon=True)
-        self._log = get_logger(__name__)
         overlay.on_inactive = self._woken.set
 
     def attach(self, snapshot: LocalSnapshot) -> None:
@@ -273,12 +273,3 @@ class OverlayFollower:
         if taken.refused:
             overlay_metrics.refused(taken.refused)
             self._report("overlay.refused", log, log=log, records=taken.refused)
-
-    def _report(self, event: str, subject: str, **fields: object) -> None:
-        """Logs the same trouble at most once a minute."""
-        now = time.monotonic()
-        if now - self._logged.get(f"{event} {subject}", -LOG_SECONDS) >= LOG_SECONDS:
-            if len(self._logged) > 100:
-                self._logged.clear()
-            self._logged[f"{event} {subject}"] = now
-            self._log.warning(event, **fields)

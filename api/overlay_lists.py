@@ -76,20 +76,23 @@ class RefreshedLists:
                 subject, user_id = parse_key(entry.key)
                 if subject != "user":
                     raise SnapshotDamaged("a log of lists speaks of a restaurant")
-                revision = None if entry.record == GONE else self._checked(entry.record)
+                user = None if entry.record == GONE else self._checked(entry.record)
             except SnapshotDamaged:
                 taken.refused += 1
                 continue
-            known = self.find(user_id)
+            revision = None if user is None else user.revision
+            record = self._file.data(user_id)
+            known = None if record is None else _believed(record)
             newest = max(came.get(user_id, 0), known.user.revision if known else 0)
             if revision is not None and revision < newest:
                 continue
             if revision is not None:
                 came[user_id] = revision
                 taken.told.append(Told("user", user_id, revision, entry.place, True))
-            if (self._file.data(user_id) or GONE) == entry.record:
+            if (record or GONE) == entry.record:
                 continue
-            if known is not None and any(known.user.lists) and not _has_lists(entry.record):
+            has_lists = user is not None and any(user.lists)
+            if known is not None and any(known.user.lists) and not has_lists:
                 self._file.is_unclean = True  # as of a user who was erased
             if known is not None and (span := self._file.span(user_id)) is not None:
                 self._older[user_id, known.user.revision] = span
@@ -135,18 +138,13 @@ class RefreshedLists:
         """Takes them from the disk; whoever holds them may go on reading."""
         self._file.remove()
 
-    def _checked(self, record: bytes) -> int:
-        """The revision. Raises SnapshotDamaged for what is not of this version."""
+    def _checked(self, record: bytes) -> RefreshedUser:
+        """Raises SnapshotDamaged for what is not of this version."""
         user = decode_refreshed(record)
         is_known = user.source in _SOURCES and user.city < self._cities and user.revision >= 1
         if not is_known or max(map(_largest, user.lists)) >= self._restaurants:
             raise SnapshotDamaged("a record of an overlay is not of its version")
-        return user.revision
-
-
-def _has_lists(record: bytes) -> bool:
-    found = _believed(record)
-    return found is not None and any(found.user.lists)
+        return user
 
 
 def _largest(ordinals: Iterable[int]) -> int:

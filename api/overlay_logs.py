@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from api.overlay_files import Record
+from api.overlay_files import Record, key_of, subject_of
 from api.overlay_records import RecordFile, RecordsFull
 from shared.errors import SnapshotDamaged
 from shared.snapshot.overlay import (
@@ -114,7 +114,11 @@ class Exclusions:
         if without_room:
             taken.left += len(without_room)
             closed -= {~key for key in without_room}
-            taken.told = [each for each in taken.told if _key(each) not in without_room]
+            taken.told = [
+                each
+                for each in taken.told
+                if key_of(each.subject, each.subject_id) not in without_room
+            ]
         for each in taken.told:
             if each.is_new and each.subject == "user" and (erased := self.erased(each.subject_id)):
                 taken.erased.append(erased)
@@ -134,7 +138,7 @@ class Exclusions:
     def drop(self, keys: Iterable[int], *, before: int) -> None:
         """Keys, as of `Record`, that the log has no longer; before: a place."""
         gone = [
-            Record(self.last_place, "user" if key >= 0 else "restaurant", max(key, ~key), GONE)
+            Record(self.last_place, *subject_of(key), GONE)
             for key in keys
             if key in self.keys and self._file.place(key) < before
         ]
@@ -166,10 +170,6 @@ class Exclusions:
         """Raises OSError."""
         self._file.clean()
         self.keys = self._file.keys
-
-
-def _key(told: Told) -> int:
-    return told.subject_id if told.subject == "user" else ~told.subject_id
 
 
 def _revision(subject: Subject, record: bytes) -> int | None:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from api.overlay_files import key_of
 from shared import overlay_metrics
 from shared.errors import SnapshotDamaged
 from shared.snapshot.overlay import EXCLUSIONS, WHOLE, Entry, OverlayReader, parse_key
@@ -143,7 +144,7 @@ class Sweep:
                     subject, subject_id = parse_key(entry.key)
                 except SnapshotDamaged:
                     continue
-                self._unseen.discard(subject_id if subject == "user" else ~subject_id)
+                self._unseen.discard(key_of(subject, subject_id))
             time.sleep(PAUSE_SECONDS)
 
     def end(self, logs: LogReader) -> set[int] | None:

@@ -27,8 +27,8 @@ from api.overlay_files import (
     first_line,
     scanned,
     span_of,
+    subject_of,
 )
-from shared.snapshot.overlay import Subject
 
 MAX_LIVE_BYTES = 128 * 1024**2
 MAX_HELD_BYTES = 16 * 1024**2  # of records that the disk did not take
@@ -207,11 +207,10 @@ class RecordFile:
                 data = old.read(span)
                 if not data:
                     continue
-                subject: Subject = "user" if key >= 0 else "restaurant"
                 place = old.file.place(span) if old.file is not None and span > 0 else None
                 if place is None:
                     place = self.last_place
-                record = Record(place, subject, max(key, ~key), data)
+                record = Record(place, *subject_of(key), data)
                 spans[key] = span_of(offset + len(pieces), record)
                 pieces += encoded(record)
                 live_bytes += entry_bytes(spans[key])

@@ -8,26 +8,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection
-from typing import Protocol
 
 from api.local_snapshot import LocalSnapshot
 from api.metadata_versions import MetadataVersions
 from api.overlay import Overlay
+from api.reports import OncePerMinute
 from shared import overlay_metrics
 from shared.logs import get_logger
 
 MAX_REST_SECONDS = 3.0  # between two cuts of the metadata
 
 
-class Report(Protocol):
-    def __call__(self, event: str, subject: str, **fields: object) -> None: ...
-
-
 class Showing:
     """`report` logs the same trouble once in a while; copies: other versions that are open."""
 
     def __init__(
-        self, overlay: Overlay, *, copies: Callable[[], Collection[LocalSnapshot]], report: Report
+        self,
+        overlay: Overlay,
+        *,
+        copies: Callable[[], Collection[LocalSnapshot]],
+        report: OncePerMinute,
     ) -> None:
         self._overlay = overlay
         self._copies = copies

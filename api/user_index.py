@@ -18,7 +18,7 @@ from pathlib import Path
 
 from shared.errors import SnapshotDamaged
 from shared.snapshot.format import KIND_USERS, UserEntry
-from shared.snapshot.sections import HEADER, read_header
+from shared.snapshot.sections import HEADER, cut_sections
 
 BLOCK = 128  # ids
 MAX_REMEMBERED = 2048  # users, of 300 bytes
@@ -36,17 +36,16 @@ class UserIndex:
 
     def __init__(self, path: Path) -> None:
         self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self.count = read_header(os.pread(self._file, HEADER.size, 0), KIND_USERS).count
-        count = self.count
-        self._offsets_at = HEADER.size + ID_BYTES * count
-        cities_at = self._offsets_at + _padded(OFFSET_BYTES * (count + 1))
-        sources_at = cities_at + _padded(CITY_BYTES * count)
-        size = sources_at + _padded(SOURCE_BYTES * count)
-        if os.fstat(self._file).st_size != size:
-            raise SnapshotDamaged("a part is not as long as its header states")
+        size = os.fstat(self._file).st_size
+        if not size:
+            raise SnapshotDamaged("a part is shorter than its header")
         whole = memoryview(mmap.mmap(self._file, size, prot=mmap.PROT_READ))
-        self._cities = whole[cities_at : cities_at + CITY_BYTES * count].cast("H")
-        self._sources = whole[sources_at : sources_at + SOURCE_BYTES * count]
+        header, (_, _, cities, sources) = cut_sections(
+            whole, KIND_USERS, (ID_BYTES, 0), (OFFSET_BYTES, 1), (CITY_BYTES, 0), (SOURCE_BYTES, 0)
+        )
+        count = self.count = header.count
+        self._offsets_at = HEADER.size + ID_BYTES * count
+        self._cities, self._sources = cities.cast("H"), sources
         os.posix_fadvise(self._file, 0, 0, os.POSIX_FADV_WILLNEED)
         self._remembered: dict[int, UserEntry] = {}
         self._firsts = array("q", map(self._id_at, range(0, count, BLOCK)))
@@ -82,7 +81,3 @@ class UserIndex:
     def __del__(self) -> None:
         if (descriptor := getattr(self, "_file", None)) is not None:
             os.close(descriptor)
-
-
-def _padded(size: int) -> int:
-    return size + -size % 8

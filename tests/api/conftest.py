@@ -13,6 +13,7 @@ from api import follower, overlay_follower
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotStore
+from tests.api.overlays import Teller, teller_of
 from tests.api.running import ORIGIN, SPEC, Api, running
 from tests.services.snapshots import publish_snapshot
 
@@ -65,3 +66,9 @@ async def empty_api(settings: Settings) -> AsyncIterator[Api]:
     """A running API before the first snapshot."""
     async with running(settings) as started:
         yield started
+
+
+@pytest.fixture
+def teller(settings: Settings) -> Iterator[Teller]:
+    with teller_of(settings) as opened:
+        yield opened

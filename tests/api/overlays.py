@@ -87,8 +87,8 @@ def teller_of(settings: Settings) -> Iterator[Teller]:
         writer.close()
 
 
-async def until(condition: Callable[[], object], *, timeout_seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
+async def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 10
     while not condition():
         assert time.monotonic() < deadline, "it never came"
         await asyncio.sleep(0.005)

@@ -6,7 +6,6 @@ import asyncio
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from shared.snapshot.manifest import Manifest, new_version
 from shared.snapshot.opening import open_store
 from shared.snapshot.parts import describe_parts
 from shared.snapshot.store import Pointer, SnapshotStore
+from tests.api.overlays import until
 from tests.api.running import PERSONAL, SPEC, Api, follower_of, running
 from tests.conformance.snapshot_engines import DiskEngine
 from tests.services.snapshots import (
@@ -36,13 +36,6 @@ def spec_of(restaurant_id: int) -> SnapshotSpec:
     """A snapshot in which everything is one restaurant: an answer tells where it comes from."""
     user = UserSpec("personal", for_you=(restaurant_id,), order_again=(restaurant_id,))
     return SnapshotSpec(restaurants={restaurant_id: None}, users={PERSONAL: user})
-
-
-async def until(condition: Callable[[], object], *, timeout_seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + timeout_seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it never came"
-        await asyncio.sleep(0.01)
 
 
 async def served(api: Api) -> tuple[str, list[int]]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 import re
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -38,12 +37,6 @@ from tests.services.snapshots import UserSpec, publish_snapshot
 
 LISTS = ("for_you", "discover", "order_again")
 ERASED = b'{"form":1,"revision":1,"erased":true,"hidden":[]}'
-
-
-@pytest.fixture
-def teller(settings: Settings) -> Iterator[Teller]:
-    with teller_of(settings) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -382,9 +375,9 @@ async def test_notes_hold_until_a_record_of_their_revision_or_a_later_one(
     teller.hides(SHORT, [109], 8)  # through another replica
     await until(lambda: hidden(api, SHORT) == {109})
     assert SHORT not in overlay.notes.users
-    overlay.note_inactive(105, True, 3)
+    overlay.note_activity([(105, True, 3)])
     assert 105 not in await asked(api, SHORT)
-    overlay.note_inactive(105, False, 4)
+    overlay.note_activity([(105, False, 4)])
     assert 105 in await asked(api, SHORT)
     teller.closed(105, revision=5)
     await until(lambda: overlay.inactive == {105})

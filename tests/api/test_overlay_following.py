@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -17,18 +17,12 @@ from shared.settings import Settings
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.overlay import MAX_RECORD_BYTES
 from shared.snapshot.store import SnapshotStore
-from tests.api.overlays import Teller, refreshed, teller_of, until
+from tests.api.overlays import Teller, refreshed, until
 from tests.api.running import OAXACA, OSAKA, PERSONAL, SHORT, SPEC, UNKNOWN, Api, running
 from tests.services.snapshots import SnapshotSpec, UserSpec, publish_snapshot
 
 AGAIN = "/api/recommendations?list=order_again"
 LISTS = ("for_you", "discover", "order_again")
-
-
-@pytest.fixture
-def teller(settings: Settings) -> Iterator[Teller]:
-    with teller_of(settings) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -96,7 +90,7 @@ async def test_what_only_this_process_knew_is_known_after_its_restart(
         overlay.note_hidden(SHORT, [102], 6)
         overlay.note_erased(PERSONAL, 7)
         overlay.note_order(PERSONAL, 111, 8)
-        overlay.note_inactive(105, True, 2)
+        overlay.note_activity([(105, True, 2)])
         expected = await everything(api, users)
     async with running(settings) as api:
         assert await everything(api, users) == expected
@@ -214,7 +208,7 @@ async def test_pages_go_on_in_the_lists_they_began_in(
     assert (await next_page(inner))[:2] == (200, [*OAXACA[2:4]])
     # What must not be shown is not shown there either.
     api.resources.overlay.note_hidden(PERSONAL, [OAXACA[2]], 7)
-    api.resources.overlay.note_inactive(OSAKA[2], True, 1)
+    api.resources.overlay.note_activity([(OSAKA[2], True, 1)])
     assert (await next_page(inner))[:2] == (200, [*OAXACA[3:5]])
     assert (await next_page(rest))[:2] == (200, [])
     # In a version before the active one too.
@@ -263,13 +257,13 @@ async def test_the_tag_changes_with_what_may_change_the_answer_and_with_nothing_
     overlay.note_hidden(SHORT, [104, 102], 8)
     assert await tag() == tags[-1]
     assert await tag(PERSONAL) == quiet
-    overlay.note_inactive(424_242, True, 1)  # one that the snapshot does not have
+    overlay.note_activity([(424_242, True, 1)])  # one that the snapshot does not have
     assert (await tag(), await tag(PERSONAL)) == (tags[-1], quiet)
-    overlay.note_inactive(101, True, 1)
+    overlay.note_activity([(101, True, 1)])
     tags.append(await tag())
     assert await tag(PERSONAL) != quiet
-    overlay.note_inactive(101, False, 2)
-    overlay.note_inactive(424_242, False, 2)
+    overlay.note_activity([(101, False, 2)])
+    overlay.note_activity([(424_242, False, 2)])
     assert (await tag(), await tag(PERSONAL)) == (tags[-2], quiet)
     overlay.note_erased(SHORT, 9)
     tags.append(await tag())

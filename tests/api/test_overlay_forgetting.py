@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import random
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,7 +18,7 @@ from shared.settings import Settings
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.overlay import EXCLUSIONS, GONE, WHOLE, UserExclusion, encode_exclusion
 from shared.snapshot.store import SnapshotStore
-from tests.api.overlays import Teller, refreshed, teller_of, until
+from tests.api.overlays import Teller, refreshed, until
 from tests.api.running import (
     CITY_ONLY,
     OSAKA,
@@ -31,12 +30,6 @@ from tests.api.running import (
     running,
 )
 from tests.services.snapshots import UserSpec, publish_snapshot
-
-
-@pytest.fixture
-def teller(settings: Settings) -> Iterator[Teller]:
-    with teller_of(settings) as opened:
-        yield opened
 
 
 @pytest.fixture
@@ -124,7 +117,7 @@ async def test_what_is_read_again_casts_no_doubt_on_a_note(
     await until(lambda: api.resources.overlay.inactive == {105})
     teller.opened(105)
     await until(lambda: not api.resources.overlay.inactive)
-    api.resources.overlay.note_inactive(105, True, 3)
+    api.resources.overlay.note_activity([(105, True, 3)])
     await swept(api)
     assert api.resources.overlay.inactive == {105}
     teller.opened(105)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import gzip
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import brotli
 import orjson
-import pytest
 import zstandard
 from hypothesis import Phase, given
 from hypothesis import settings as given_settings
@@ -25,7 +24,7 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.opening import open_overlay, open_store
 from shared.snapshot.store import SnapshotStore
-from tests.api.overlays import Teller, teller_of, until
+from tests.api.overlays import Teller, until
 from tests.api.running import OAXACA, OSAKA, SPEC, Api, running
 from tests.services.snapshots import SnapshotSpec, projection, publish_snapshot, write_parts
 
@@ -171,12 +170,6 @@ def test_whatever_a_client_holds_its_delta_makes_the_full_form_of_it(
                     replica.start()
                 replica.check()
             replica.stop()
-
-
-@pytest.fixture
-def teller(settings: Settings) -> Iterator[Teller]:
-    with teller_of(settings) as opened:
-        yield opened
 
 
 async def test_every_coding_of_the_cut_form_holds_the_same(api: Api, teller: Teller) -> None:

@@ -3,7 +3,6 @@ has told of the new one by then."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -21,7 +20,7 @@ from shared.settings import Settings
 from shared.snapshot.manifest import Manifest
 from shared.snapshot.opening import open_overlay
 from shared.snapshot.store import SnapshotStore
-from tests.api.overlays import Teller, teller_of, until
+from tests.api.overlays import Teller, until
 from tests.api.running import PERSONAL, SHORT, SPEC, UNKNOWN, Api, running
 from tests.services.snapshots import UserSpec, publish_snapshot
 
@@ -29,12 +28,6 @@ METADATA = "/api/restaurants/metadata"
 OWN = list(SPEC.users[SHORT].order_again)
 TOLD = UserSpec("personal", "Osaka", for_you=(103, 105), order_again=(103, *OWN))
 CLOSED = 113
-
-
-@pytest.fixture
-def teller(settings: Settings) -> Iterator[Teller]:
-    with teller_of(settings) as opened:
-        yield opened
 
 
 async def again(api: Api, user_id: int = SHORT, name: str = "order_again") -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,7 @@ from shared.db.engine import sync_engine
 from shared.db.models import Restaurant
 from shared.metrics import render
 from shared.settings import Settings, load_settings
+from tests.api.overlays import until
 from tests.api.running import Api, running
 from tests.services.redis import RedisServer
 
@@ -53,13 +53,6 @@ def failures() -> float:
     name = b"tastematch_refresh_wakes_failed_total "
     (line,) = [line for line in render()[0].splitlines() if line.startswith(name)]
     return float(line.split()[1])
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < deadline, "it did not come to pass"
-        await asyncio.sleep(0.01)
 
 
 async def test_many_orders_are_one_wake_up_in_a_while(
