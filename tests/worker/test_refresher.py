@@ -33,7 +33,7 @@ from tests.services.in_process import Done
 from tests.services.postgres import PostgresDatabases, database_name
 from tests.services.processes import start_worker
 from tests.services.redis import RedisDatabases, RedisServer
-from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop
+from tests.worker.changed_shop import CITIES, CUISINES, USERS, ChangedShop, work_off
 from worker import refresher_rounds
 from worker.lookout import Lookout
 from worker.refresher_child import RefresherChild
@@ -95,7 +95,7 @@ def test_lists_follow_orders_preferences_and_what_is_taken_back(shop: ChangedSho
     shop.add_user(preferring, "Atlantis")
     revisions[preferring] = shop.prefer(preferring, cuisines=["sushi"], city="Leipzig")
     revisions[nobody] = shop.add_user(nobody, None)
-    assert rounds.round() is False
+    work_off(rounds)
 
     for_you, discover, again = shop.ids(regular, published)
     assert (ordered in again, ordered in discover, ordered in for_you[:10]) == (True, False, True)
@@ -132,7 +132,7 @@ def test_the_next_snapshot_holds_what_was_told(redis_shop: ChangedShop) -> None:
     shop.add_user(user, "Halle")
     shop.prefer(user, cuisines=["pizza"], price_ranges=[2, 3])
     rounds = shop.rounds()
-    rounds.round()
+    work_off(rounds)
     told = shop.ids(user, shop.published())
     published = shop.precompute()
     assert told == published.lists[user]
@@ -146,7 +146,7 @@ def test_what_a_snapshot_contains_is_not_told_again(shop: ChangedShop) -> None:
         then = database_time(connection) - timedelta(hours=1)
         long_ago = update(Change).where(Change.subject_id == user).values(changed_at=then)
         connection.execute(long_ago)
-    shop.rounds().round()
+    work_off(shop.rounds())
     assert shop.exclusion(user) is not None
     assert shop.lists(user) is None
     assert shop.count_open() == 0
@@ -160,13 +160,13 @@ def test_hidden_closed_and_erased_are_told_and_taken_back(shop: ChangedShop) -> 
     hiding, leaving = USERS[4], USERS[5]
     hidden = published.lists[hiding][1][0]
     shop.order(leaving, 2)
-    rounds.round()
+    work_off(rounds)
     shop.overlay.append("20200101T000000000000Z-0000", {user_key(leaving): b"old lists"})
 
     revision = shop.hide(hiding, hidden)
     closing = shop.set_active(7, False)
     leaving_revision = shop.erase(leaving)
-    rounds.round()
+    work_off(rounds)
     assert shop.exclusion(hiding) == UserExclusion(revision, False, frozenset({hidden}))
     assert all(hidden not in each for each in shop.ids(hiding, published))
     assert shop.restaurant_record(7) == b'{"form":1,"revision":%d}' % closing
@@ -177,7 +177,7 @@ def test_hidden_closed_and_erased_are_told_and_taken_back(shop: ChangedShop) -> 
     revision = shop.unhide(hiding)
     shop.set_active(7, True)
     back = shop.add_user(leaving, None)
-    rounds.round()
+    work_off(rounds)
     assert shop.exclusion(hiding) == UserExclusion(revision, False, frozenset())
     assert shop.ids(hiding, published) == published.lists[hiding]
     assert shop.restaurant_record(7) == GONE
@@ -199,7 +199,7 @@ def test_what_came_and_went_between_two_rounds_is_told_as_nothing(shop: ChangedS
     user = USERS[6]
     shop.hide(user, 3)
     revision = shop.unhide(user)
-    shop.rounds().round()
+    work_off(shop.rounds())
     assert shop.exclusion(user) == UserExclusion(revision, False, frozenset())
 
 
@@ -212,7 +212,7 @@ def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> No
     seen: list[UserExclusion | None] = []
     shop.hide(long_hiding, 10)
     closing = shop.set_active(8, False)
-    rounds.round()
+    work_off(rounds)
     with shop.engine.begin() as connection:  # as of a change that is older than every snapshot
         connection.execute(delete(Change).where(Change.subject_id == long_hiding))
     if shop.settings.redis_url:
@@ -222,7 +222,7 @@ def test_a_store_that_lost_all_is_told_everything_again(shop: ChangedShop) -> No
         shop.overlay.drop(EXCLUSIONS)
     shop.precompute_with(lambda: seen.append(shop.exclusion(hiding)))
     assert seen[-1] is not None, "it is told before there is a snapshot to show"
-    rounds.round()
+    work_off(rounds)
     assert shop.exclusion(hiding) == UserExclusion(revisions[hiding], False, frozenset({9}))
     assert shop.exclusion(long_hiding) == UserExclusion(1, False, frozenset({10}))
     assert shop.exclusion(erased) == UserExclusion(revisions[erased], True, frozenset())
@@ -243,10 +243,10 @@ def test_nobody_takes_what_another_has_claimed_until_the_claim_lapses(shop: Chan
         claim = changes.claim_changes(keys, until=now + timedelta(seconds=15))
         assert user in {row.subject_id for row in connection.execute(claim)}
     shop.order(user, 5)  # a later change is not taken either
-    rounds.round()
+    work_off(rounds)
     assert shop.lists(user) is None
     shop.let_claims_lapse()
-    rounds.round()
+    work_off(rounds)
     told = shop.lists(user)
     assert told is not None
     assert told.revision == 2
@@ -267,7 +267,7 @@ def test_two_workers_at_once_claim_different_changes(redis_shop: ChangedShop) ->
         assert len(set(claimed)) == 2
         first.rollback()
         second.rollback()
-    shop.rounds().round()
+    work_off(shop.rounds())
 
 
 def test_who_marks_late_makes_the_change_open_again(shop: ChangedShop) -> None:
@@ -275,13 +275,13 @@ def test_who_marks_late_makes_the_change_open_again(shop: ChangedShop) -> None:
     shop.order(user, 4)
     shop.order(user, 5)
     rounds = shop.rounds()
-    rounds.round()
+    work_off(rounds)
     assert shop.count_open() == 0
     with shop.engine.begin() as connection:
         late = {"key_subject": "user", "key_id": user, "key_revision": 1}
         connection.execute(changes.publish_changes(version=shop.version), [late])
     assert shop.count_open() == 1
-    rounds.round()
+    work_off(rounds)
     assert shop.count_open() == 0
 
 
@@ -355,16 +355,16 @@ def test_lists_hold_for_a_version_gone_back_to(shop: ChangedShop) -> None:
     rounds = shop.rounds()
     old, published = shop.version, shop.published()
     shop.order(user, published.lists[user][1][0])
-    rounds.round()
+    work_off(rounds)
     shop.precompute()
     other = shop.order(user, published.lists[user][1][1])
-    rounds.round()
+    work_off(rounds)
     told = shop.lists(user)
     assert told is not None
     assert told.revision == other
 
     shop.store.activate(old, pin=False)
-    rounds.round()
+    work_off(rounds)
     told = shop.lists(user, old)
     assert told is not None
     assert told.revision == other
@@ -394,7 +394,7 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
     shop.erase(leaving)
     shop.set_active(5, False)
     shop.set_active(6, True)
-    rounds.round()
+    work_off(rounds)
     old = shop.version
     with shop.engine.begin() as connection:
         then = database_time(connection) - timedelta(hours=1)
@@ -408,7 +408,7 @@ def test_what_belongs_to_pruned_versions_goes(shop: ChangedShop) -> None:
         assert connection.execute(select(Change.subject_id)).all() == []
     assert shop.exclusion(leaving) is None
     assert shop.add_user(leaving, None) == 1, "nothing is known of the id any more"
-    shop.rounds().round()
+    work_off(shop.rounds())
     told = shop.exclusion(leaving)
     assert told is not None, "a replica may still take the user for erased"
     assert not told.is_erased
@@ -433,7 +433,7 @@ def test_an_imported_version_shows_nobody_and_nothing_that_is_gone(
     done = tastematch("snapshots", "import", file, env=shop.env)
     assert done.returncode == 0
     assert "gone from the database, and not shown: 1 restaurants" in done.stderr
-    shop.rounds().round()
+    work_off(shop.rounds())
     assert shop.exclusion(leaving) == UserExclusion(1, True, frozenset())
     assert came_back(shop, returning) == UserExclusion(1, False, frozenset())
     assert shop.restaurant_record(11)
@@ -450,17 +450,17 @@ def test_without_its_model_only_exclusions_are_told_and_each_once(shop: ChangedS
     rounds = shop.rounds()
     shop.hide(user, 3)
     shop.set_active(4, False)
-    rounds.round()
+    work_off(rounds)
     entries = shop.overlay.read(EXCLUSIONS, after=0, limit=100)
     assert shop.exclusion(user) is not None
     assert shop.restaurant_record(4)
     assert shop.lists(user) is None
     assert shop.count_open() == 1
-    rounds.round()
+    work_off(rounds)
     assert shop.overlay.read(EXCLUSIONS, after=0, limit=100) == entries
 
     shutil.move(elsewhere, model)
-    rounds.round()
+    work_off(rounds)
     assert shop.lists(user) is not None
     assert shop.count_open() == 0
 
@@ -478,11 +478,11 @@ def test_a_model_that_cannot_be_used_is_as_none(disk_shop: ChangedShop, damage: 
     shop.hide(user, 3)
     rounds = shop.rounds()
     for _ in range(2):
-        rounds.round()
+        work_off(rounds)
     assert shop.exclusion(user) == UserExclusion(2, False, frozenset({3}))
     assert shop.lists(user) is None
     shop.precompute()
-    rounds.round()
+    work_off(rounds)
     assert shop.lists(user) is not None
     assert shop.count_open() == 0
 
@@ -494,9 +494,9 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
     monkeypatch.setattr(refresher_rounds, "MAX_LOG_BYTES", 1)
     rounds = shop.rounds(TASTEMATCH_PRECOMPUTE_CRON="0 * * * *")
     shop.order(USERS[15], 3)
-    rounds.round()
+    work_off(rounds)
     shop.hide(USERS[16], 3)
-    rounds.round()
+    work_off(rounds)
     assert shop.lists(USERS[15]) is not None
     assert shop.lists(USERS[16]) is None
     assert shop.exclusion(USERS[16]) is not None
@@ -507,7 +507,7 @@ def test_a_full_log_takes_no_more_lists_and_asks_for_a_snapshot(
         connection.execute(delete(JobRow))
         connection.commit()
     shop.precompute()
-    rounds.round()
+    work_off(rounds)
     assert shop.lists(USERS[16]) is not None
     assert shop.count_open() == 0
 
@@ -550,7 +550,7 @@ async def test_without_a_snapshot_a_worker_starts_its_refresher_for_what_is_unto
     stop.set()
     await running
     await transactions.close(timeout_seconds=1)
-    disk_shop.rounds().round()
+    work_off(disk_shop.rounds())
 
 
 async def pretend_to_run(job_id: str) -> None:
