@@ -16,6 +16,7 @@ from typing import Any, Self
 import orjson
 
 from shared.logs import get_logger
+from worker.parent import child_environment
 
 READ_BYTES = 64 * 1024
 LINE_BYTES = 1024 * 1024  # a manifest is at most 256 KiB
@@ -158,7 +159,7 @@ async def start_process(command: Sequence[str]) -> Process:
     """With pipes to its stdin and from its stdout. Raises OSError where the system refuses it."""
     # A session of its own: Ctrl-C reaches the worker alone, which then ends it in order.
     return await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, start_new_session=True
+        *command, stdin=PIPE, stdout=PIPE, start_new_session=True, env=child_environment()
     )
 
 

@@ -11,6 +11,7 @@ LONGER_WITH_REASON = {
 }
 READS_THE_ENVIRONMENT = {
     "shared/settings.py": "the one place that does",
+    "worker/parent.py": "hands its own environment on to the processes that compute",
     "tastematch/demo.py": "hands its own environment on to the commands that it starts",
 }
 # Reads and writes pickles, or values in pickles' formats, of one kind or another.

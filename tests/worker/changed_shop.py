@@ -153,7 +153,13 @@ class ChangedShop:
             child = subprocess.Popen(
                 [sys.executable, "-W", "error", "-m", "worker.refresher"],
                 cwd=HOME,
-                env={"PATH": path, "PYTHONPATH": str(HOME), "HOME": str(self.folder), **self.env},
+                env={
+                    "PATH": path,
+                    "PYTHONPATH": str(HOME),
+                    "HOME": str(self.folder),
+                    "OPENBLAS_NUM_THREADS": "1",
+                    **self.env,
+                },
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=log,

@@ -69,7 +69,7 @@ def start_precompute(env: Mapping[str, str], *arguments: str) -> subprocess.Pope
     return subprocess.Popen(
         [sys.executable, "-W", "error", "-m", "worker.precompute", *arguments],
         cwd=HOME,
-        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HOME), **env},
+        env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(HOME), "OPENBLAS_NUM_THREADS": "1", **env},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -15,6 +15,7 @@ import orjson
 from shared import errors
 from shared.errors import TasteMatchError
 from shared.settings import Settings
+from worker.parent import child_environment
 from worker.scratch import scratch_folder
 
 ALGORITHMS = ("sharpened", "popularity", "popularity-city", "own-frequency", "item-graph")
@@ -105,6 +106,7 @@ def _ask(order: dict[str, Any], on_progress: Callable[[float], None]) -> Any:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         start_new_session=True,
+        env=child_environment(),
     )
     assert child.stdin is not None
     assert child.stdout is not None
