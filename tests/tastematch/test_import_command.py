@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from sqlalchemy import text
 
-from tastematch.importer import BLOCK_ROWS, MERGE_ROWS
+from tastematch import importer
 from tests.services.datasets import two_tastes_dataset, write_dataset
 from tests.services.processes import REPOSITORY
 from tests.tastematch.importing import Importing, Outcome
@@ -21,6 +21,13 @@ RESTAURANTS = "1,Nonna,Pizza,,4.5,2,Rome,,,,\n2,Mori,Ramen,,,,Osaka,,,,false\n"
 USERS = "5,Ada,,Rome\n6,Bo,,Osaka\n"
 ORDERS = "9,5,1,2026-01-31T18:30:00Z,12.50,4\n10,6,2,2026-02-01T12:00:00Z,,\n"
 NOTHING: dict[str, list[tuple[object, ...]]] = {"restaurants": [], "users": [], "orders": []}
+
+
+@pytest.fixture
+def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few rows are several merges."""
+    monkeypatch.setattr(importer, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(importer, "MERGE_ROWS", 500)
 
 
 def assert_one_line(outcome: Outcome, code: int) -> None:
@@ -116,8 +123,9 @@ class TestCounts:
             (8, None, None, None),
         ]
 
+    @pytest.mark.usefixtures("small_merges")
     def test_counts_over_several_merges(self, importing: Importing, tmp_path: Path) -> None:
-        count = MERGE_ROWS + BLOCK_ROWS + 1
+        count = importer.MERGE_ROWS + importer.BLOCK_ROWS + 1
         lines = [f"{number},User {number}" for number in range(count, 0, -1)]
         lines[-1] = f"{count},again"
         (tmp_path / "big").mkdir()
@@ -162,10 +170,11 @@ def test_the_sample_data(importing: Importing, name: str) -> None:
 
 
 class TestOptions:
+    @pytest.mark.usefixtures("small_merges")
     def test_strict_stops_at_the_first_bad_row_and_writes_nothing(
         self, importing: Importing, data: Write
     ) -> None:
-        many = "".join(f"{number},User,,\n" for number in range(100, 100 + MERGE_ROWS))
+        many = "".join(f"{number},User,,\n" for number in range(100, 100 + importer.MERGE_ROWS))
         folder = data(
             restaurants=RESTAURANTS, users=USERS + many, orders=ORDERS + "x,5,1,,,\ny,5,1,,,\n"
         )

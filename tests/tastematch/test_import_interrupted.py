@@ -4,23 +4,73 @@ from __future__ import annotations
 
 import contextlib
 import random
+import signal
 import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import psycopg2
 import pytest
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
 
-from tastematch.importer import MERGE_ROWS
+from shared.db.migration import migrate
+from shared.settings import load_settings
+from tastematch import importer
 from tests.services.children import Child, wait_until
+from tests.services.in_process import Done
 from tests.services.postgres import PostgresServer
 from tests.services.processes import REPOSITORY, run_tastematch
 from tests.tastematch.importing import Importing
 
-ORDERS = 3 * MERGE_ROWS
+BLOCK_ROWS = 100
+MERGE_ROWS = 4 * BLOCK_ROWS
+ORDERS = 10 * MERGE_ROWS
 COUNTS = "SELECT count(*), sum(id), sum(user_id), sum(restaurant_id), sum(rating) FROM orders"
+
+# Stops itself (SIGSTOP) at one known moment: "block 10" is when it stages the tenth block of
+# orders, "merge 2" when the second merge of them is written and not committed, "" is never.
+STOPS = f"""
+import os, signal, sys
+from collections import Counter
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+from shared.db.upserts import Staging
+from tastematch import importer
+from tastematch.cli import run
+
+importer.BLOCK_ROWS, importer.MERGE_ROWS = {BLOCK_ROWS}, {MERGE_ROWS}
+moment, folder = sys.argv[1:]
+counts = Counter()
+
+def comes(what):
+    counts[what] += 1
+    if f"{{what}} {{counts[what]}}" == moment:
+        os.kill(os.getpid(), signal.SIGSTOP)
+
+@event.listens_for(Engine, "after_cursor_execute")
+def see(connection, cursor, statement, parameters, context, is_many):
+    if statement.startswith("INSERT INTO orders"):
+        comes("merge")
+
+def add(self, rows, add=Staging.add):
+    if self._target.table.name == "orders":
+        comes("block")
+    add(self, rows)
+
+Staging.add = add
+sys.exit(run(["import", folder]))
+"""
+
+
+@pytest.fixture(autouse=True)
+def small_merges(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In this process as in the others: few rows are many merges."""
+    monkeypatch.setattr(importer, "BLOCK_ROWS", BLOCK_ROWS)
+    monkeypatch.setattr(importer, "MERGE_ROWS", MERGE_ROWS)
 
 
 @pytest.fixture(scope="module")
@@ -42,9 +92,10 @@ def many_orders(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.contextmanager
-def started(folder: Path, url: str, logs: Path) -> Iterator[Child]:
+def stopped_at(moment: str, folder: Path, url: str, logs: Path) -> Iterator[Child]:
+    """An import that has come to the moment. Killed at the end."""
     child = Child(
-        [sys.executable, "-m", "tastematch", "import", folder],
+        [sys.executable, "-c", STOPS, moment, folder],
         name="import",
         folder=logs,
         environment={
@@ -55,9 +106,23 @@ def started(folder: Path, url: str, logs: Path) -> Iterator[Child]:
         working_folder=REPOSITORY,
     )
     try:
+        wait_until(
+            lambda: not child.is_running or is_stopped(child) or not moment,
+            timeout_seconds=60,
+            describe=child.log_tail,
+        )
+        assert child.is_running, child.log_tail()
         yield child
     finally:
         child.kill()
+
+
+def is_stopped(child: Child) -> bool:
+    return psutil.Process(child.pid).status() == psutil.STATUS_STOPPED
+
+
+def until_ended(child: Child) -> None:
+    wait_until(lambda: not child.is_running, timeout_seconds=60, describe=child.log_tail)
 
 
 def ask(url: str, statement: str) -> tuple[object, ...]:
@@ -72,23 +137,18 @@ def ask(url: str, statement: str) -> tuple[object, ...]:
         return tuple(row)
 
 
-def wait_for_orders(child: Child, url: str, *, more_than: int) -> None:
-    def has_more() -> bool:
-        assert child.is_running, child.log_tail()
-        return int(str(ask(url, "SELECT count(*) FROM orders")[0])) > more_than
-
-    wait_until(has_more, timeout_seconds=60, describe=f"more than {more_than} orders")
+def count_orders(url: str) -> int:
+    return int(str(ask(url, "SELECT count(*) FROM orders")[0]))
 
 
 def test_an_import_killed_again_and_again_ends_as_a_clean_one(
     importing: Importing, many_orders: Path, tmp_path: Path
 ) -> None:
     url = importing.url
-    for stored in (0, MERGE_ROWS):
-        with started(many_orders, url, tmp_path) as child:
-            wait_for_orders(child, url, more_than=stored)
-        killed_at = int(str(ask(url, "SELECT count(*) FROM orders")[0]))
-        assert stored < killed_at < ORDERS
+    for moment, stored in (("merge 2", MERGE_ROWS), ("block 10", 2 * MERGE_ROWS)):
+        with stopped_at(moment, many_orders, url, tmp_path):
+            pass
+        assert count_orders(url) == stored
 
     outcome = importing(many_orders)
 
@@ -96,7 +156,7 @@ def test_an_import_killed_again_and_again_ends_as_a_clean_one(
     assert outcome.summary["restaurants.csv"] == (0, 0, 50, 0)
     imported, updated, unchanged, rejected = outcome.summary["orders.csv"]
     assert (updated, rejected) == (0, 0)
-    assert unchanged == killed_at == ORDERS - imported
+    assert unchanged == 2 * MERGE_ROWS == ORDERS - imported
     file = (many_orders / "orders.csv").read_text().splitlines()[1:]
     rows = [[int(cell) for cell in line.split(",") if cell.isdigit()] for line in file]
     assert ask(url, COUNTS) == (ORDERS, *(sum(column) for column in zip(*rows, strict=True)))
@@ -106,9 +166,17 @@ def test_an_import_killed_again_and_again_ends_as_a_clean_one(
 def test_two_imports_at_once_end_as_one(
     importing: Importing, many_orders: Path, tmp_path: Path
 ) -> None:
-    with started(many_orders, importing.url, tmp_path) as child:
-        outcome = importing(many_orders)
-        wait_until(lambda: not child.is_running, timeout_seconds=60, describe="the other import")
+    with stopped_at("merge 2", many_orders, importing.url, tmp_path) as child:
+
+        def go_on(*_of_the_statement: object) -> None:
+            child.send(signal.SIGCONT)
+
+        event.listen(Engine, "before_cursor_execute", go_on)
+        try:
+            outcome = importing(many_orders)
+        finally:
+            event.remove(Engine, "before_cursor_execute", go_on)
+        until_ended(child)
         assert (outcome.code, child.exit_status) == (0, 0), outcome.stderr + child.stderr()
     assert len(importing.ids("orders")) == ORDERS
 
@@ -131,11 +199,12 @@ def test_other_writers_of_a_sqlite_file_make_it_wait(
     writer = threading.Thread(target=beat)
     writer.start()
     try:
-        done = run_tastematch("import", many_orders, env={"DATABASE_URL": sqlite_url})
+        with stopped_at("", many_orders, sqlite_url, tmp_path) as child:
+            until_ended(child)
     finally:
         is_done.set()
         writer.join()
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (child.exit_status, child.stderr()) == (0, "")
     assert beats > 10
 
 
@@ -144,21 +213,28 @@ def test_a_database_that_dies_in_mid_import_is_one_line(
 ) -> None:
     server = private_postgres()
     url = server.create_database()
-    assert run_tastematch("migrate", env={"DATABASE_URL": url}).returncode == 0
-    with started(many_orders, url, tmp_path) as child:
-        wait_for_orders(child, url, more_than=0)
-        server.kill()
-        wait_until(lambda: not child.is_running, timeout_seconds=30, describe="its end")
-        assert child.exit_status == 4
-        assert child.stderr().count("\n") == 1, child.stderr()
-        assert child.stderr().startswith("tastematch: the database at DATABASE_URL cannot be used")
+    migrate(load_settings({"DATABASE_URL": url, "TASTEMATCH_DATA_DIR": str(tmp_path)}))
+    for moment in ("merge 2", "block 6"):
+        logs = tmp_path / moment
+        logs.mkdir()
+        with stopped_at(moment, many_orders, url, logs) as child:
+            server.kill()
+            child.send(signal.SIGCONT)
+            until_ended(child)
+            assert child.exit_status == 4
+            assert child.stderr().count("\n") == 1, child.stderr()
+            said = "tastematch: the database at DATABASE_URL cannot be used"
+            assert child.stderr().startswith(said)
+        server.restart()
 
 
-def test_a_database_that_cannot_be_reached_is_one_line(free_port: int, tmp_path: Path) -> None:
+def test_a_database_that_cannot_be_reached_is_one_line(
+    tastematch: Callable[..., Done], free_port: int, tmp_path: Path
+) -> None:
     (tmp_path / "users.csv").write_text("id\n1\n")
     url = f"postgresql://shop:hidden-word@127.0.0.1:{free_port}/shop"
-    for words in (("import", str(tmp_path)), ("migrate",)):
-        done = run_tastematch(*words, env={"DATABASE_URL": url})
+    for run, words in ((run_tastematch, ("import", str(tmp_path))), (tastematch, ("migrate",))):
+        done = run(*words, env={"DATABASE_URL": url})
         assert (done.returncode, done.stdout) == (4, "")
         assert done.stderr == (
             "tastematch: the database at DATABASE_URL cannot be used (connection refused)\n"
