@@ -106,7 +106,7 @@ def fit_weights(
         targets, user_cities = targets[users], user_cities[users]
     return fit_blend(
         histories,
-        score_histories(histories, 0, len(targets), ranker.scores_of),
+        score_histories(histories, 0, len(targets), ranker.filtered),
         targets=targets,
         user_cities=user_cities,
         surroundings=ranker.surroundings,

@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
@@ -19,7 +18,13 @@ from worker.ranking.history import History, order_again
 from worker.ranking.item_model import ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import Places
-from worker.ranking.scoring import RankedBlock, filter_matrix, score_histories
+from worker.ranking.scoring import (
+    FilterRows,
+    RankedBlock,
+    SparseRows,
+    filter_rows,
+    score_histories,
+)
 from worker.ranking.surroundings import RestaurantFacts, Surroundings
 
 _SURROUNDING_ARRAYS = ("guests", "head_indptr", "heads", "nearby", "cuisine_shares")
@@ -30,7 +35,7 @@ class Ranker:
     """What ranks users by their histories, mapped from files."""
 
     graph: ItemGraph
-    scores_of: scipy.sparse.csr_array
+    filtered: FilterRows
     """The graph as histories are multiplied with it."""
     surroundings: Surroundings
     weights: BlendWeights
@@ -57,7 +62,7 @@ def load_ranker(folder: Path) -> Ranker:
     graph = load_graph(folder)
     return Ranker(
         graph=graph,
-        scores_of=filter_matrix(graph, has_seen=False),
+        filtered=filter_rows(graph, has_seen=False),
         surroundings=Surroundings(
             facts=load_fields(folder, "facts", RestaurantFacts),
             places=load_fields(folder, "places", Places),
@@ -74,10 +79,24 @@ def rank_users(
 
     matrix: everybody's histories, or those of a few users. cities: codes, shape (users ranked,).
     """
+    scored = score_histories(matrix, start, start + len(cities), ranker.filtered)
+    return rank_scored(ranker, matrix, scored, cities, start=start, n=n)
+
+
+def rank_scored(
+    ranker: Ranker,
+    matrix: InteractionMatrix,
+    scored: SparseRows,
+    cities: NDArray[np.uint16],
+    *,
+    start: int,
+    n: int,
+) -> tuple[RankedBlock, RankedBlock, History]:
+    """The same where it is known what the histories point to. scored: of the users ranked."""
     history = order_again(matrix, first_user=start, users=len(cities))
     for_you, discover = blend_block(
         matrix,
-        score_histories(matrix, start, start + len(cities), ranker.scores_of),
+        scored,
         first_user=start,
         user_cities=cities,
         surroundings=ranker.surroundings,

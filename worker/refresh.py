@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from shared.peak_memory import rss_mb
 from shared.snapshot.format import (
     SOURCE_NONE,
     SOURCE_PERSONAL,
@@ -19,22 +18,22 @@ from shared.snapshot.format import (
     ordinal_width,
 )
 from worker.extract import Cities, taste_of
-from worker.memory import REFRESHER_MB
 from worker.model_files import KeptModel, open_model
-from worker.ranker import load_ranker, rank_users
+from worker.ranker import load_ranker, rank_scored
 from worker.ranking.array_files import release_pages
 from worker.ranking.fold_in import fold_in
+from worker.ranking.held_rows import HeldRows
 from worker.ranking.id_rows import index_ids, rows_of
 from worker.ranking.matrix import InteractionMatrix
-from worker.ranking.scoring import cut_users
+from worker.ranking.scoring import SparseRows, cut_users, score_histories
 from worker.refresher_reading import UserState
 from worker.taste_lists import TasteRanking
 
 USER_BLOCK = 8
 BLOCK_ENTRIES = 1 << 17
 """Restaurants that the histories of a block point to, some 40 bytes each."""
-BLOCK_MB = 24
-"""What a block computes and touches of the graph: 128 KiB around each restaurant of a history."""
+HELD_BYTES = 16 << 20
+"""Rows of the graph, for as long as they fit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,7 @@ class Refresher:
         """Raises OSError where no model of this release is there."""
         self._kept: KeptModel = open_model(folder)
         self._ranker = load_ranker(folder)
+        self._held = HeldRows(folder, self._ranker.graph, max_bytes=HELD_BYTES)
         self._rows = index_ids(self._kept.restaurant_ids)
         is_active = self._ranker.surroundings.facts.is_candidate
         self._ordinals = (np.cumsum(is_active) - 1).astype(np.int64)
@@ -73,9 +73,10 @@ class Refresher:
         for start, stop in cut_users(
             matrix, self._ranker.graph, user_block=USER_BLOCK, block_entries=BLOCK_ENTRIES
         ):
-            for_you, discover, again = rank_users(
+            for_you, discover, again = rank_scored(
                 self._ranker,
                 matrix,
+                self._scored(matrix, start, stop),
                 cities[start:stop],
                 start=start,
                 n=self._kept.head_length,
@@ -88,9 +89,6 @@ class Refresher:
                 )
                 user = users[start + place]
                 found.append(self._refreshed(user, lists, city=int(cities[start + place])))
-            if rss_mb() > REFRESHER_MB - BLOCK_MB:
-                for pages in (self._ranker.graph.indices, self._ranker.graph.values):
-                    release_pages(pages)
         return found
 
     def _matrix(self, users: Sequence[UserState]) -> InteractionMatrix:
@@ -105,6 +103,17 @@ class Refresher:
             restaurant_ids=self._kept.restaurant_ids,
             as_of_seconds=self._kept.as_of_seconds,
         )
+
+    def _scored(self, matrix: InteractionMatrix, start: int, stop: int) -> SparseRows:
+        """What these histories point to; of the graph's mapped pages, none stay in memory."""
+        restaurants = matrix.restaurants[matrix.indptr[start] : matrix.indptr[stop]]
+        places = self._held.places_of(restaurants)
+        if places is not None:
+            return score_histories(matrix, start, stop, self._held.rows, places=places)
+        scored = score_histories(matrix, start, stop, self._ranker.filtered)
+        release_pages(self._ranker.graph.indices)
+        release_pages(self._ranker.graph.values)
+        return scored
 
     def _refreshed(
         self, user: UserState, lists: tuple[NDArray[np.int32], ...], *, city: int

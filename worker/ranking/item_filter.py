@@ -39,7 +39,7 @@ from worker.ranking.filter_terms import (
     root_mean_squares,
     weighted_gram,
 )
-from worker.ranking.item_model import SEEN, ItemGraph, load_graph
+from worker.ranking.item_model import INDICES_FILE, SEEN, VALUES_FILE, ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix, restaurant_degrees, transpose
 from worker.ranking.ordered import run_ordered
 from worker.ranking.single_thread import single_blas_thread
@@ -130,8 +130,8 @@ def fit_item_filter(
     indptr = np.zeros(restaurants + 1, np.int64)
     starts = range(0, restaurants, tile_rows(restaurants))
     with (
-        (folder / "graph-indices").open("wb") as indices_file,
-        (folder / "graph-values").open("wb") as values_file,
+        (folder / INDICES_FILE).open("wb") as indices_file,
+        (folder / VALUES_FILE).open("wb") as values_file,
     ):
         tiles = run_ordered(
             executor, filter_tile, ((folder, start) for start in starts), ahead=ahead

@@ -30,6 +30,9 @@ ITEM_BLOCK = 256
 BLOCK_ENTRIES = 1 << 18
 """Scratch entries of a block, about 50 bytes each."""
 
+INDICES_FILE = "graph-indices"
+VALUES_FILE = "graph-values"
+
 SEEN = np.float32(-np.inf)
 """Value of each restaurant's entry for itself: a history times the graph marks what is in it."""
 
@@ -92,16 +95,16 @@ def fit_item_graph(
 def save_graph(graph: ItemGraph, folder: Path) -> ItemGraph:
     """Moves a graph to files; returns it mapped, so that the one in memory can be let go."""
     save_array(folder / "graph-indptr", graph.indptr)
-    (folder / "graph-indices").write_bytes(graph.indices.data)
-    (folder / "graph-values").write_bytes(graph.values.data)
+    (folder / INDICES_FILE).write_bytes(graph.indices.data)
+    (folder / VALUES_FILE).write_bytes(graph.values.data)
     return load_graph(folder)
 
 
 def load_graph(folder: Path) -> ItemGraph:
     return ItemGraph(
         indptr=load_array(folder / "graph-indptr"),
-        indices=map_raw(folder / "graph-indices", np.int32),
-        values=map_raw(folder / "graph-values", np.float32),
+        indices=map_raw(folder / INDICES_FILE, np.int32),
+        values=map_raw(folder / VALUES_FILE, np.float32),
     )
 
 

@@ -12,7 +12,6 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 from scipy.sparse import _sparsetools
 
@@ -22,7 +21,7 @@ from worker.ranking.decay import decay
 from worker.ranking.item_model import ItemGraph
 from worker.ranking.matrix import InteractionMatrix, user_degrees
 from worker.ranking.ordered import run_ordered
-from worker.ranking.ragged import pick_rows
+from worker.ranking.ragged import pick_rows, sizes_of
 
 RECENCY_HALF_LIFE_DAYS = 365.0
 USER_BLOCK = 1024
@@ -45,6 +44,17 @@ class SparseRows:
         """Some rows, in that order."""
         indptr, entries = pick_rows(self.indptr, rows)
         return SparseRows(indptr, self.indices[entries], self.data[entries])
+
+
+@dataclass(frozen=True, slots=True)
+class FilterRows:
+    """Row r holds `values` at the columns `indices`, both from `indptr[r]` to `indptr[r + 1]`."""
+
+    indptr: NDArray[np.int32]
+    """Shape (rows + 1,)."""
+    indices: NDArray[np.int32]
+    """Restaurant rows, shape (entries,)."""
+    values: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +88,10 @@ def score_users(
     has_seen: whether restaurants of the user's own history may be among them.
     executor, ahead: threads of this process, and the blocks that they may be ahead of the taker.
     """
-    scores_of = filter_matrix(graph, has_seen=has_seen)
+    filtered = filter_rows(graph, has_seen=has_seen)
 
     def ranked(start: int, stop: int) -> RankedBlock:
-        scored = score_histories(matrix, start, stop, scores_of, half_life_days=half_life_days)
+        scored = score_histories(matrix, start, stop, filtered, half_life_days=half_life_days)
         return _rank(scored, start, n)
 
     cuts = cut_users(matrix, graph, user_block=user_block, block_entries=block_entries)
@@ -101,64 +111,70 @@ def cut_users(
 
 def entry_bounds(matrix: InteractionMatrix, graph: ItemGraph) -> NDArray[np.int64]:
     """At most how many restaurants each user's history points to, shape (users,)."""
-    row_lengths = np.diff(graph.indptr)
     bounds = np.zeros(len(matrix.user_ids), np.int64)
     degrees = user_degrees(matrix)
     for start, stop in cut_blocks(degrees, max_rows=len(degrees), max_entries=BLOCK_ENTRIES):
         offsets = matrix.indptr[start : stop + 1]
-        reached = np.zeros(offsets[-1] - offsets[0] + 1, np.int64)
-        np.cumsum(row_lengths[matrix.restaurants[offsets[0] : offsets[-1]]], out=reached[1:])
-        offsets = offsets - offsets[0]
-        bounds[start:stop] = reached[offsets[1:]] - reached[offsets[:-1]]
-    return np.minimum(bounds, len(row_lengths))
+        rows = matrix.restaurants[offsets[0] : offsets[-1]]
+        bounds[start:stop] = _reach(offsets - offsets[0], rows, graph.indptr)
+    return np.minimum(bounds, len(graph.indptr) - 1, out=bounds)
 
 
-def filter_matrix(graph: ItemGraph, *, has_seen: bool) -> scipy.sparse.csr_array:
-    """What histories are multiplied with, sparse (restaurants, restaurants).
-
-    has_seen: False leaves -inf on the diagonal, True nothing.
-    """
+def filter_rows(graph: ItemGraph, *, has_seen: bool) -> FilterRows:
+    """What histories are multiplied with: -inf where a restaurant meets itself, or 0 (has_seen)."""
     values = graph.values
     if has_seen:
         values = values.copy()
         values[graph.indptr[:-1]] = 0
-    restaurants = len(graph.indptr) - 1
-    return scipy.sparse.csr_array(
-        (values, graph.indices, graph.indptr.astype(np.int32)), shape=(restaurants, restaurants)
-    )
+    return FilterRows(graph.indptr.astype(np.int32), graph.indices, values)
 
 
 def score_histories(
     matrix: InteractionMatrix,
     start: int,
     stop: int,
-    scores_of: scipy.sparse.csr_array,
+    filtered: FilterRows,
     *,
+    places: NDArray[np.int32] | None = None,
     half_life_days: float = RECENCY_HALF_LIFE_DAYS,
 ) -> SparseRows:
     """What the weighted histories of some users point to, to the bit what SciPy's product gives.
 
-    scores_of: from `filter_matrix`. For one user, half of the time of SciPy's product goes into
-    checks of what is known here.
+    places: which row of the filter belongs to each interaction of these users, where it is not
+    that of the restaurant. For few users, most of the time of SciPy's product goes into checks
+    of what is known here, and into counting what has a bound.
     """
     first, last = matrix.indptr[start], matrix.indptr[stop]
     ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
-    indptr = (matrix.indptr[start : stop + 1] - first).astype(np.int32)
-    rows = matrix.restaurants[first:last]
+    indptr = matrix.indptr[start : stop + 1] - first
+    if places is None:
+        places = matrix.restaurants[first:last]
     restaurants = len(matrix.restaurant_ids)
-    shape = stop - start, restaurants
-    size = _sparsetools.csr_matmat_maxnnz(*shape, indptr, rows, scores_of.indptr, scores_of.indices)
+    reach = np.minimum(_reach(indptr, places, filtered.indptr), restaurants)
+    size = int(reach.sum())
     assert size < _MAX_ENTRIES, "a block has as many entries as it was cut for"
     ends = np.empty(stop - start + 1, np.int32)
+    # Pages that are not written to cost nothing.
     columns, sums = np.empty(size, np.int32), np.empty(size, np.float32)
-    weights = decay(ages, half_life_days=half_life_days)
     _sparsetools.csr_matmat(
-        *shape,
-        *(indptr, rows, weights),
-        *(scores_of.indptr, scores_of.indices, scores_of.data),
+        *(stop - start, restaurants),
+        *(indptr.astype(np.int32), places, decay(ages, half_life_days=half_life_days)),
+        *(filtered.indptr, filtered.indices, filtered.values),
         *(ends, columns, sums),
     )
     return SparseRows(ends.astype(np.int64), columns[: ends[-1]], sums[: ends[-1]])
+
+
+def _reach(
+    indptr: NDArray[np.int64], rows: NDArray[np.int32], begins: NDArray[np.integer]
+) -> NDArray[np.int64]:
+    """Sums of row lengths, shape (users,): user u has the rows at `indptr[u]:indptr[u + 1]`.
+
+    begins: where each row begins and the last ends.
+    """
+    reached = np.zeros(len(rows) + 1, np.int64)
+    np.cumsum(begins[1:].take(rows) - begins.take(rows), out=reached[1:])
+    return sizes_of(reached.take(indptr))
 
 
 def _rank(scored: SparseRows, first_user: int, n: int) -> RankedBlock:

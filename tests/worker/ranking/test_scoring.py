@@ -16,7 +16,7 @@ from worker.ranking.decay import decay
 from worker.ranking.item_model import fit_item_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.scoring import (
-    filter_matrix,
+    filter_rows,
     score_histories,
     score_users,
 )
@@ -66,7 +66,11 @@ def test_scores_are_the_history_times_the_graph(matrix, half_life_days, has_seen
 
 
 def test_histories_point_to_what_scipy_multiplies_them_to(matrix):
-    scores_of = filter_matrix(fit_item_graph(matrix, k=20), has_seen=False)
+    filtered = filter_rows(fit_item_graph(matrix, k=20), has_seen=False)
+    restaurants = len(matrix.restaurant_ids)
+    scores_of = scipy.sparse.csr_array(
+        (filtered.values, filtered.indices, filtered.indptr), shape=(restaurants, restaurants)
+    )
     users = len(matrix.user_ids)
     for start, stop in ((0, users), (3, 4), (users, users)):
         entries = slice(matrix.indptr[start], matrix.indptr[stop])
@@ -77,10 +81,10 @@ def test_histories_point_to_what_scipy_multiplies_them_to(matrix):
                 matrix.restaurants[entries],
                 (matrix.indptr[start : stop + 1] - entries.start).astype(np.int32),
             ),
-            shape=(stop - start, len(matrix.restaurant_ids)),
+            shape=(stop - start, restaurants),
         )
         product = histories @ scores_of
-        found = score_histories(matrix, start, stop, scores_of)
+        found = score_histories(matrix, start, stop, filtered)
         assert found.indptr.tolist() == product.indptr.tolist()
         assert found.indices.tobytes() == product.indices.tobytes()
         assert found.data.tobytes() == product.data.tobytes()
