@@ -44,7 +44,7 @@ def reading(api: Api, paths: Sequence[str]) -> Iterator[Readings]:
     def read() -> None:
         with httpx.Client(base_url=api.url, headers=authorization) as client:
             # A pause, or the readers take the processor from what they are to outlast.
-            while not stop.wait(0.05):
+            while not stop.wait(0.2):
                 for path in paths:
                     _note(readings, path, client)
 

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.journeys.shop import LISTS, Api, command, running_api
+from shared.db.migration import migrate
+from shared.settings import load_settings
+from tests.journeys.shop import LISTS, Api, running_api
 from tests.services.datasets import TwoTastes, two_tastes_dataset
+from tests.services.in_process import Done
 from tests.services.postgres import PostgresServer
 from tests.services.processes import start_worker, wait_until
 from tests.services.redis import RedisServer
+from tests.worker.test_precompute import load_dataset
 
 SERVICE_TOKEN = "service-token-of-a-shop-that-loses-its-servers"
 TOLD_SECONDS = 3.0  # until /ready names what is down
@@ -94,8 +98,8 @@ def test_reads_go_on_when_worker_redis_and_postgres_are_killed(
 ) -> None:
     redis, postgres = private_redis(), private_postgres()
     env = environment(postgres.create_database(), redis, tmp_path)
-    command(env, "migrate")
-    command(env, "import", town.folder)
+    migrate(load_settings(env))
+    load_dataset(env, town.folder)
     with (
         start_worker(env=env, ready="queue.connected") as worker,
         running_api(env, service_token=SERVICE_TOKEN) as api,
@@ -135,12 +139,16 @@ def test_reads_go_on_when_worker_redis_and_postgres_are_killed(
 
 
 def test_a_frozen_redis_slows_no_reader_and_refuses_triggers_at_once(
-    private_redis: Callable[..., RedisServer], postgres_url: str, town: TwoTastes, tmp_path: Path
+    private_redis: Callable[..., RedisServer],
+    postgres_url: str,
+    town: TwoTastes,
+    tastematch: Callable[..., Done],
+    tmp_path: Path,
 ) -> None:
     redis = private_redis()
     env = environment(postgres_url, redis, tmp_path)
-    command(env, "import", town.folder)
-    command(env, "precompute")
+    load_dataset(env, town.folder)
+    assert tastematch("precompute", env=env).returncode == 0
     with running_api(env, service_token=SERVICE_TOKEN) as api:
         wait_until(api.version, timeout_seconds=RESTART_SECONDS, describe="the first snapshot")
         before = read_everything(api, town)

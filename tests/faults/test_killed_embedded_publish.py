@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.settings import Settings, load_settings
@@ -10,9 +11,11 @@ from shared.snapshot.disk_cache import open_cache
 from shared.snapshot.layout import Keys
 from shared.snapshot.opening import open_store
 from shared.snapshot.verification import verify_parts
-from tests.journeys.shop import command, recommended, write_orders
+from tests.journeys.shop import write_orders
 from tests.services.datasets import two_tastes_dataset
-from tests.worker.published import run_precompute, start_precompute
+from tests.services.in_process import Done
+from tests.worker.published import precompute_here, start_precompute
+from tests.worker.test_precompute import load_dataset
 
 KEY_COUNTS = (1, 9)
 
@@ -57,7 +60,9 @@ def versions_with_keys(settings: Settings) -> set[str]:
     return {version for version in found if version is not None}
 
 
-def test_a_killed_embedded_publish_leaves_old_or_new_whole(sqlite_url: str, tmp_path: Path) -> None:
+def test_a_killed_embedded_publish_leaves_old_or_new_whole(
+    tastematch: Callable[..., Done], sqlite_url: str, tmp_path: Path
+) -> None:
     env = {
         "DATABASE_URL": sqlite_url,
         "TASTEMATCH_DATA_DIR": str(tmp_path / "data"),
@@ -66,11 +71,17 @@ def test_a_killed_embedded_publish_leaves_old_or_new_whole(sqlite_url: str, tmp_
     settings = load_settings(env)
     town = two_tastes_dataset(tmp_path / "town", users_per_group=20, seed=13)
     user_id, tacos = town.ramen_users[0], town.taco_restaurants[:3]
-    command(env, "import", town.folder)
-    assert run_precompute(env).exit_status == 0
+    load_dataset(env, town.folder)
+    precompute_here(env)
     active, _ = stored(settings)
-    old = recommended(env, user_id, "order_again")
-    command(env, "import", write_orders(tmp_path / "news", user_id, tacos, first_id=500_001))
+
+    def recommended() -> list[int]:
+        words = ("--user", str(user_id), "--list", "order_again", "--limit", "50", "--json")
+        ids: list[int] = json.loads(tastematch("recommend", *words, env=env).stdout)["ids"]
+        return ids
+
+    old = recommended()
+    load_dataset(env, write_orders(tmp_path / "news", user_id, tacos, first_id=500_001))
 
     for key_count in KEY_COUNTS:
         kill_in_publish(env, key_count=key_count)
@@ -78,11 +89,10 @@ def test_a_killed_embedded_publish_leaves_old_or_new_whole(sqlite_url: str, tmp_
         assert active >= before
         assert active == max(complete)
         assert complete <= versions_with_keys(settings)
-    assert set(recommended(env, user_id, "order_again")) in (set(old), {*old, *tacos})
+    assert set(recommended()) in (set(old), {*old, *tacos})
 
-    outcome = run_precompute(env)
-    assert outcome.exit_status == 0, outcome.log
+    manifest, _ = precompute_here(env)
     newest, complete = stored(settings)
-    assert newest == outcome.last["manifest"]["version"]
+    assert newest == manifest.version
     assert versions_with_keys(settings) == complete
-    assert set(recommended(env, user_id, "order_again")) == {*old, *tacos}
+    assert set(recommended()) == {*old, *tacos}

@@ -9,12 +9,11 @@ from pathlib import Path
 import psutil
 import pytest
 from redis import Redis
-from sqlalchemy import update
 
-from shared.db.models import JobRow
 from shared.jobs import cancelling
 from shared.jobs.clock import database_time
 from shared.jobs.job import Job
+from tests.faults.leases import leases_run_out
 from tests.services.children import Child, wait_until
 from tests.services.processes import start_worker
 from tests.worker import stalling_precompute
@@ -44,22 +43,13 @@ def stalled_run(worker: Child) -> psutil.Process:
     return wait_until(stopped, timeout_seconds=SECONDS, describe=worker.log_tail)[0]
 
 
-def lease_runs_out(shop: Shop) -> None:
-    """As after fifteen seconds without a word."""
-    with shop.engine() as engine, engine.begin() as connection:
-        past = database_time(connection).replace(year=2000)
-        connection.execute(
-            update(JobRow).where(JobRow.state == "running").values(lease_expires_at=past)
-        )
-
-
 def stall(shop: Shop, *, at: str) -> tuple[Child, Job]:
     """A worker and its run, frozen at that moment of the run, and the job that they have lost."""
     worker = shop.started_worker("--at", at, name="first", program=STALLS)
     job = shop.trigger().job
     stalled_run(worker)
     worker.pause()
-    lease_runs_out(shop)
+    leases_run_out(shop.settings)
     return worker, job
 
 

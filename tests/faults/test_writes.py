@@ -16,19 +16,21 @@ from pathlib import Path
 import httpx
 import pytest
 
+from shared.db.migration import migrate
 from shared.settings import load_settings
 from shared.snapshot.opening import open_overlay
 from shared.snapshot.overlay import EXCLUSIONS, restaurant_key, user_key
 from shared.tokens import issue_user_token
 from tests.journeys.history import Client, History, Reading, clients
 from tests.journeys.judgement import Judgement
-from tests.journeys.shop import LISTS, Api, command, running_api
+from tests.journeys.shop import LISTS, Api, running_api
 from tests.journeys.stored import Stored, witness_of
 from tests.services.children import Child, wait_until
 from tests.services.datasets import TwoTastes, two_tastes_dataset
 from tests.services.postgres import PostgresServer
 from tests.services.processes import start_worker
 from tests.services.redis import RedisServer
+from tests.worker.test_precompute import load_dataset
 
 SERVICE_TOKEN = "service-token-of-a-shop-that-takes-orders-in-any-case"
 FOLLOW_SECONDS = 20.0  # from the return of what was dead; whoever waits for it may rest for 5
@@ -86,8 +88,8 @@ def shop(
     }
     one, other = (env | {"TASTEMATCH_DATA_DIR": str(tmp_path / name)} for name in ("one", "other"))
     town = two_tastes_dataset(tmp_path / "town", users_per_group=25, seed=23)
-    command(one, "migrate")
-    command(one, "import", town.folder)
+    migrate(load_settings(one))
+    load_dataset(one, town.folder)
     with ExitStack() as stack:
         yield Shop(town, redis, postgres, (one, other), [], stack, History())
 
