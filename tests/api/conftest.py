@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import shutil
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 import structlog
 
 from api import follower, overlay_follower
@@ -14,7 +18,8 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 from shared.snapshot.store import SnapshotStore
 from tests.api.overlays import Teller, teller_of
-from tests.api.running import ORIGIN, SPEC, Api, running
+from tests.api.running import ORIGIN, SPEC, Api, client_of, running
+from tests.services.databases import sqlite_address
 from tests.services.snapshots import publish_snapshot
 
 
@@ -26,22 +31,18 @@ def quiet_logs() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-@pytest.fixture(autouse=True)
-def quick_follower(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture(autouse=True, scope="module")
+def quick_follower() -> Iterator[None]:
     """Looks at the store more often than each second, so that tests need not wait."""
-    monkeypatch.setattr(follower, "POLL_SECONDS", 0.05)
-    monkeypatch.setattr(overlay_follower, "POLL_SECONDS", 0.05)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(follower, "POLL_SECONDS", 0.05)
+        patched.setattr(overlay_follower, "POLL_SECONDS", 0.05)
+        yield
 
 
 @pytest.fixture
 def settings(tmp_path: Path, sqlite_url: str) -> Settings:
-    return load_settings(
-        {
-            "TASTEMATCH_DATA_DIR": str(tmp_path / "data"),
-            "DATABASE_URL": sqlite_url,
-            "TASTEMATCH_CORS_ORIGINS": ORIGIN,
-        }
-    )
+    return _settings(tmp_path / "data", sqlite_url)
 
 
 @pytest.fixture
@@ -61,6 +62,29 @@ async def api(settings: Settings, store: SnapshotStore) -> AsyncIterator[Api]:
         yield started
 
 
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def standing(
+    request: pytest.FixtureRequest,
+    tmp_path_factory: pytest.TempPathFactory,
+    sqlite_template: Path,
+) -> AsyncIterator[Api]:
+    """One for the whole module, whose tests only read: of SPEC, or what the module names so."""
+    folder = tmp_path_factory.mktemp("standing")
+    shutil.copyfile(sqlite_template, folder / "tastematch.db")
+    settings = _settings(folder / "data", sqlite_address(folder / "tastematch.db"))
+    with contextlib.closing(open_store(settings)) as store:
+        manifest = publish_snapshot(store, getattr(request.module, "STANDING", SPEC))
+    async with running(settings) as started:
+        await started.serves(manifest.version)
+        yield started
+
+
+@pytest.fixture
+def standing_api(standing: Api) -> Api:
+    """It, with a client of the test's own."""
+    return replace(standing, client=client_of(standing.app))
+
+
 @pytest.fixture
 async def empty_api(settings: Settings) -> AsyncIterator[Api]:
     """A running API before the first snapshot."""
@@ -72,3 +96,13 @@ async def empty_api(settings: Settings) -> AsyncIterator[Api]:
 def teller(settings: Settings) -> Iterator[Teller]:
     with teller_of(settings) as opened:
         yield opened
+
+
+def _settings(data_dir: Path, database_url: str) -> Settings:
+    return load_settings(
+        {
+            "TASTEMATCH_DATA_DIR": str(data_dir),
+            "DATABASE_URL": database_url,
+            "TASTEMATCH_CORS_ORIGINS": ORIGIN,
+        }
+    )

@@ -120,9 +120,10 @@ def follower_of(settings: Settings, store: SnapshotReader) -> SnapshotFollower:
 async def running(settings: Settings) -> AsyncIterator[Api]:
     """Runs an application, lifespan included, for as long as the block."""
     app = create_app(settings)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
-    async with (
-        app.router.lifespan_context(app),
-        httpx.AsyncClient(transport=transport, base_url="http://api.test") as client,
-    ):
+    async with app.router.lifespan_context(app), client_of(app) as client:
         yield Api(app, client, settings)
+
+
+def client_of(app: FastAPI) -> httpx.AsyncClient:
+    transport = httpx.ASGITransport(app, raise_app_exceptions=True)
+    return httpx.AsyncClient(transport=transport, base_url="http://api.test")

@@ -22,7 +22,15 @@ from tests.api.running import (
 )
 from tests.services.snapshots import SnapshotSpec, UserSpec, projection, publish_snapshot
 
+# No test changes what the API holds: all ask the same one, in its loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 PATH = "/api/recommendations/detailed"
+
+
+@pytest.fixture
+def api(standing_api: Api) -> Api:
+    return standing_api
 
 
 async def detailed(api: Api, user_id: int, **query: str | int) -> dict[str, Any]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from api.problems import PROBLEMS
+from api import problems
 from api.write_openapi import DEFAULT_PATH, openapi_bytes
 from tests.api.running import Api
+from tests.services.processes import REPOSITORY
 
 DOCUMENT: dict[str, Any] = json.loads(DEFAULT_PATH.read_bytes())
 
@@ -161,7 +162,7 @@ def test_every_reference_leads_somewhere() -> None:
     "operation", [o for _, _, o in operations()], ids=lambda o: o["operationId"]
 )
 def test_statuses_are_ones_the_api_gives(operation: dict[str, Any]) -> None:
-    known = {problem.status for problem in PROBLEMS.values()} | {200, 201, 202, 204, 304}
+    known = {problem.status for problem in problems.PROBLEMS.values()} | {200, 201, 202, 204, 304}
 
     assert {int(s) for s in operation["responses"] if s != "default"} <= known
 
@@ -191,3 +192,10 @@ def test_the_document_knows_nothing_of_this_machine() -> None:
 
     assert "localhost" not in text
     assert str(Path.home()) not in text
+
+
+def test_every_code_is_explained_to_clients() -> None:
+    explained = (REPOSITORY / "docs" / "api.md").read_text()
+    standing = [value for value in vars(problems).values() if isinstance(value, problems.Problem)]
+    codes = {problem.code for problem in (*standing, *problems.PROBLEMS.values())}
+    assert {code for code in codes if f"`{code}`" not in explained} == set()

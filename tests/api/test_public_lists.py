@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
@@ -14,6 +13,9 @@ from shared.snapshot.store import SnapshotStore
 from tests.api.running import Api, running
 from tests.services.snapshots import SnapshotSpec, publish_snapshot
 
+# No test changes what the API holds: all ask the same one, in its loop.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
 TOWN = SnapshotSpec(
     restaurants={1: "Lima", 2: "Lima", 3: "Lima", 4: "Lima", 5: "Köln", 6: "Köln", 7: None},
     popular=(7, 6, 5, 4, 3, 2, 1),
@@ -21,14 +23,12 @@ TOWN = SnapshotSpec(
     new=(3, 5, 1, 2, 7, 4, 6),
     cuisines={1: "Thai|Vegan", 2: "thai", 3: "Pizza", 4: "Vegan | Thai ", 5: "Thai", 7: None},
 )
+STANDING = TOWN
 
 
 @pytest.fixture
-async def town(settings: Settings, store: SnapshotStore) -> AsyncIterator[Api]:
-    manifest = publish_snapshot(store, TOWN)
-    async with running(settings) as api:
-        await api.serves(manifest.version)
-        yield api
+def town(standing_api: Api) -> Api:
+    return standing_api
 
 
 @pytest.mark.parametrize(

@@ -1,97 +1,20 @@
-"""One restaurant: its detail from the database, those like it and what is popular from memory."""
+"""Restaurants: those like one and what is popular from memory, and databases that do not answer."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg2
 import pytest
-from sqlalchemy import insert
 
 from shared.db.engine import sync_engine
-from shared.db.models import Restaurant
-from shared.settings import Settings, load_settings
+from shared.settings import Settings
 from shared.snapshot.store import SnapshotStore
 from tests.api.running import BEYOND_JAVASCRIPT, OSAKA, POPULAR, Api, running
 from tests.services.postgres import PostgresServer
-
-FULL = {
-    "id": 7,
-    "name": "Zoë's Ramen",
-    "cuisine_type": "Ramen|Soup",
-    "description": "Broth of two days.",
-    "rating": 4.5,
-    "price_range": 2,
-    "city": "Osaka",
-    "latitude": 34.7,
-    "longitude": 135.5,
-    "image_url": "https://img.example/7.jpg",
-    "is_active": True,
-}
-
-
-@pytest.fixture
-async def catalogue(database_url: str, tmp_path: Path) -> AsyncIterator[Api]:
-    """An API over a database with a few restaurants, on each engine."""
-    settings = load_settings(
-        {"TASTEMATCH_DATA_DIR": str(tmp_path / "data"), "DATABASE_URL": database_url}
-    )
-    engine = sync_engine(settings)
-    with engine.begin() as connection:
-        for row in (
-            FULL,
-            {"id": 8, "name": "closed", "is_active": False},
-            {"id": 0, "name": "first"},
-            {"id": BEYOND_JAVASCRIPT, "name": "beyond"},
-            {"id": BEYOND_JAVASCRIPT - 1, "name": "just below"},
-            {"id": 2**63 - 1, "name": "last"},
-            {"id": 2**31, "name": "wide"},
-        ):
-            connection.execute(insert(Restaurant).values(row))
-    engine.dispose()
-    async with running(settings) as api:
-        yield api
-
-
-async def test_every_column_a_visitor_may_see(catalogue: Api) -> None:
-    response = await catalogue.client.get("/api/restaurants/7")
-    assert response.status_code == 200
-    assert response.json() == FULL
-
-
-@pytest.mark.parametrize(
-    ("text", "status"),
-    [
-        *[(str(known), 200) for known in (0, 7, 2**31, BEYOND_JAVASCRIPT, 2**63 - 1)],
-        *[(text, 404) for text in ("8", "9", "2147483647", "9223372036854775806")],
-        *[(text, 422) for text in ("9223372036854775808", "-1", "1e3", "7.0", "+7", "1_0", "%207")],
-        *[(text, 422) for text in ("%D9%A7", "%00", "%ED%A0%80", "7%00", "nan", "' OR 1=1--", "%")],
-        ("1" + "0" * 30, 422),
-        ("9" * 5_000, 422),
-        ("7?x=1", 422),
-        ("7/", 404),
-    ],
-)
-async def test_ids_in_the_path(catalogue: Api, text: str, status: int) -> None:
-    response = await catalogue.client.get(f"/api/restaurants/{text}")
-    assert response.status_code == status
-    if status == 200:
-        assert response.text.startswith(f'{{"id":{text},')
-    else:
-        assert response.headers["content-type"] == "application/problem+json"
-
-
-async def test_the_detail_is_validated_and_asked_for_again(catalogue: Api) -> None:
-    whole = await catalogue.client.get("/api/restaurants/7")
-    assert whole.headers["cache-control"] == "public, no-cache"
-    headers = {"If-None-Match": f"W/{whole.headers['etag']}"}
-    again = await catalogue.client.get("/api/restaurants/7", headers=headers)
-    assert (again.status_code, again.content) == (304, b"")
-    other = await catalogue.client.get("/api/restaurants/0", headers=headers)
-    assert other.status_code == 200
 
 
 async def test_a_database_without_tables_is_503(settings: Settings, tmp_path: Path) -> None:
