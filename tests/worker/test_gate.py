@@ -23,7 +23,6 @@ from tests.services.processes import Serving, start_serve
 from tests.services.versions import pointed_to
 from worker.gate import reasons_to_hold
 
-SAMPLE = Path(__file__).resolve().parents[2] / "data" / "nyc-visits"
 Env = dict[str, str]
 Command = Callable[..., Done]
 
@@ -200,8 +199,11 @@ def precomputed(tastematch: Command, env: Env) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("env", ["postgresql-redis"], indirect=True)
-def test_a_shop_that_lost_its_data_keeps_its_lists(tastematch: Command, env: Env) -> None:
-    assert tastematch("import", SAMPLE, env=env).returncode == 0
+def test_a_shop_that_lost_its_data_keeps_its_lists(
+    tastematch: Command, env: Env, tmp_path: Path
+) -> None:
+    towns = two_tastes_dataset(tmp_path / "set", users_per_group=60, restaurants_per_group=60)
+    assert tastematch("import", towns.folder, env=env).returncode == 0
     whole = precomputed(tastematch, env)
     assert (whole["state"], whole["held_because"]) == ("active", [])
 
