@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from worker.ranking.array_files import load_array, load_fields, save_array, save_fields
 from worker.ranking.blend import blend_block
 from worker.ranking.blend_weights import BlendWeights
-from worker.ranking.history import History, order_again
+from worker.ranking.history import History
 from worker.ranking.item_model import ItemGraph, load_graph
 from worker.ranking.matrix import InteractionMatrix
 from worker.ranking.nearness import Places
@@ -93,8 +93,7 @@ def rank_scored(
     n: int,
 ) -> tuple[RankedBlock, RankedBlock, History]:
     """The same where it is known what the histories point to. scored: of the users ranked."""
-    history = order_again(matrix, first_user=start, users=len(cities))
-    for_you, discover = blend_block(
+    return blend_block(
         matrix,
         scored,
         first_user=start,
@@ -102,6 +101,4 @@ def rank_scored(
         surroundings=ranker.surroundings,
         weights=ranker.weights,
         n=n,
-        history=history,
     )
-    return for_you, discover, history.only(ranker.surroundings.facts.is_candidate)

@@ -43,22 +43,21 @@ def blend_block(
     surroundings: Surroundings,
     weights: BlendWeights,
     n: int,
-    history: History | None = None,
-) -> tuple[RankedBlock, RankedBlock]:
-    """`for_you` and `discover` of the users from row `first_user` on, the n best of each.
+) -> tuple[RankedBlock, RankedBlock, History]:
+    """`for_you`, `discover` and `order_again` of the users from row `first_user` on.
+
+    The n best of each of the former, all of the latter.
 
     collaborative: what each history points to, sparse (users, restaurants) without duplicates,
     in any order; values of zero and below say nothing, and own restaurants have no others.
-    user_cities: city codes, shape (users,). history: all that these users ordered, where the caller
-    has it. Users without an order get empty lists: they have no
+    user_cities: city codes, shape (users,). Users without an order get empty lists: they have no
     evidence of their own. Scores of `discover` are the product above, those of `for_you` one over
     the place. A user's lists depend on that user alone, to the bit.
     """
     users = len(collaborative.indptr) - 1
     depth = max(n, LOOK_AHEAD)
     discover = np.full((users, depth), sort_keys.NOTHING)
-    if history is None:
-        history = order_again(matrix, first_user=first_user, users=users)
+    history = order_again(matrix, first_user=first_user, users=users)
     for start, stop, evidence in evidence_blocks(
         matrix,
         collaborative,
@@ -73,15 +72,16 @@ def blend_block(
     lists, order = spread_order(
         sort_keys.rows_of(discover), facts.cuisine_codes, cap=weights.cuisine_cap
     )
-    reordered = np.take_along_axis(discover[lists], order, axis=1)
-    discover[lists, : order.shape[1]] = reordered
+    discover[lists, : order.shape[1]] = discover[lists[:, np.newaxis], order]
     discover = discover[:, :n]
     rows = sort_keys.rows_of(discover)
-    lengths = np.count_nonzero(rows >= 0, axis=1).astype(np.int32)
-    for_you = _alternate(history.only(facts.is_candidate), rows, lengths, weights.repeats_in_ten)
-    return for_you, RankedBlock(
+    lengths = (rows >= 0).sum(axis=1, dtype=np.int32)
+    again = history.only(facts.is_candidate)
+    for_you = _alternate(again, rows, lengths, weights.repeats_in_ten)
+    discoveries = RankedBlock(
         first_user=first_user, rows=rows, scores=sort_keys.scores_of(discover), lengths=lengths
     )
+    return for_you, discoveries, again
 
 
 def scores(evidence: Evidence, weights: BlendWeights) -> NDArray[np.float32]:

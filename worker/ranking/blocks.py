@@ -15,7 +15,10 @@ def cut_blocks(
     `max_rows` rows and `max_entries` entries; a row beyond that bound stands alone.
     """
     assert max_rows > 0 or not len(entries)
-    ends = np.cumsum(entries)
+    ends = entries.cumsum()
+    if 0 < len(ends) <= max_rows and ends[-1] <= max_entries:
+        yield 0, len(ends)
+        return
     start, used = 0, 0
     while start < len(ends):
         stop = int(np.searchsorted(ends, used + max_entries, side="right"))

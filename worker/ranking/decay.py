@@ -19,6 +19,7 @@ def decay(
     assert half_life_days > 0
     halvings = age_days.astype(np.float32)
     halvings /= np.float32(half_life_days)
-    np.clip(halvings, 0, FAINTEST, out=halvings)
+    np.maximum(halvings, 0, out=halvings)
+    np.minimum(halvings, np.float32(FAINTEST), out=halvings)
     np.negative(halvings, out=halvings)
     return np.exp2(halvings, out=halvings)

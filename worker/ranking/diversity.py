@@ -43,14 +43,17 @@ def spread_order(
     Returns (numbers of lists, shape (lists,); places, shape (lists, at most 60)). The parameters
     are those of `spread_cuisines`.
     """
+    assert cap > 0
     depth = min(LOOK_AHEAD, rows.shape[1])
     if cap >= PAGE or not rows.size or not len(cuisine_codes):
         return np.empty(0, np.int64), np.empty((0, depth), np.int64)
     cuisines = np.where(rows[:, :depth] < 0, NO_CUISINE, cuisine_codes[rows[:, :depth]])
     is_over = np.zeros(len(rows), np.bool_)
     for start in range(0, min(PAGES * PAGE, depth), PAGE):
-        is_over |= np.any(_earlier(cuisines[:, start : start + PAGE]) >= cap, axis=1)
-    lists = np.flatnonzero(is_over)
+        page = np.sort(cuisines[:, start : start + PAGE], axis=1)
+        first, last = page[:, :-cap], page[:, cap:]
+        is_over |= ((first == last) & (last != NO_CUISINE)).any(axis=1)
+    lists = is_over.nonzero()[0]
     if not len(lists):
         return lists, np.empty((0, depth), np.int64)
     return lists, _order(cuisines[lists], rows[lists, :depth] >= 0, cap)
@@ -76,15 +79,14 @@ def _order(
 ) -> NDArray[np.int64]:
     """Positions in their new order, shape of `cuisines`; what is not ranked stays behind."""
     users, depth = cuisines.shape
-    order = np.tile(np.arange(depth), (users, 1))
+    each = np.arange(users)[:, np.newaxis]
+    order = np.arange(depth)[np.newaxis].repeat(users, axis=0)
     for start in range(0, min(PAGES * PAGE, depth), PAGE):
         rest = order[:, start:]
-        is_fitting = _earlier(np.take_along_axis(cuisines, rest, axis=1)) < cap
-        is_fitting &= np.take_along_axis(is_ranked, rest, axis=1)
-        is_on_page = is_fitting & (np.cumsum(is_fitting, axis=1) <= PAGE)
-        order[:, start:] = np.take_along_axis(
-            rest, np.argsort(~is_on_page, axis=1, kind="stable"), axis=1
-        )
+        is_fitting = _earlier(cuisines[each, rest]) < cap
+        is_fitting &= is_ranked[each, rest]
+        is_on_page = is_fitting & (is_fitting.cumsum(axis=1) <= PAGE)
+        order[:, start:] = rest[each, (~is_on_page).argsort(axis=1, kind="stable")]
     return order
 
 

@@ -104,9 +104,9 @@ def telling(collaborative: SparseRows) -> Points:
         largest = np.maximum.reduceat(collaborative.data, starts)
     largest[largest <= 0] = 1  # where the history points nowhere, no share is above zero
     shares = collaborative.data / largest.repeat(sizes[sizes > 0])
-    kept = np.flatnonzero(shares >= np.float32(LEAST_POINTS))
+    kept = (shares >= np.float32(LEAST_POINTS)).nonzero()[0]
     return Points(
-        indptr=np.searchsorted(kept, collaborative.indptr),
+        indptr=kept.searchsorted(collaborative.indptr),
         rows=collaborative.indices.take(kept),
         shares=shares.take(kept),
     )
@@ -163,20 +163,25 @@ def gather(
     users = len(points.indptr) - 1
     facts = surroundings.facts
     restaurants = len(facts.is_candidate)
-    anchors, anchor_indptr = _anchors(own.rows, own.indptr, surroundings.places)
+    each = np.arange(users)
+    own_users = each.repeat(sizes_of(own.indptr))
+    anchors, anchor_indptr = _anchors(own.rows, own_users, users, surroundings.places)
     cities = _cities(user_cities, own.rows, own.indptr, surroundings)
-    head_users, heads = _heads(cities, surroundings)
+    heads, head_sizes = _heads(cities, surroundings)
     around = surroundings.nearby[anchors].reshape(-1)
-    around_users = np.repeat(np.arange(users), NEARBY * sizes_of(anchor_indptr))
-    pointed_users = np.repeat(np.arange(users), sizes_of(points.indptr))
-    user = np.concatenate([pointed_users, head_users, around_users])
+    sizes = np.concatenate([sizes_of(points.indptr), head_sizes, NEARBY * sizes_of(anchor_indptr)])
+    user = np.concatenate([each, each, each]).repeat(sizes)
     rows = np.concatenate([points.rows, heads, around])
-    is_open = _first_of_equal(user * restaurants + rows, own, restaurants, slots)
+    keys = user * restaurants
+    keys += rows
+    own_keys = own_users * restaurants
+    own_keys += own.rows
+    is_open = _first_of_equal(keys, own_keys, slots)
     is_open &= facts.is_candidate.take(rows)
-    kept = np.flatnonzero(is_open)
+    kept = is_open.nonzero()[0]
     rows, user = rows.take(kept), user.take(kept)
     share = np.zeros(len(kept), np.float32)
-    pointed = int(np.searchsorted(kept, len(points.rows)))
+    pointed = int(kept.searchsorted(len(points.rows)))
     share[:pointed] = points.shares.take(kept[:pointed])
     km = nearest_km(
         surroundings.places,
@@ -185,7 +190,7 @@ def gather(
         anchors=anchors,
         anchor_indptr=anchor_indptr,
     )
-    nowhere = np.flatnonzero(np.isnan(km))
+    nowhere = np.isnan(km).nonzero()[0]
     if len(nowhere):
         km[nowhere] = _km_by_city(cities[user[nowhere]], facts.city_codes[rows[nowhere]])
     lifts = _lifts(matrix, own.first_user, users, surroundings)
@@ -202,17 +207,15 @@ def gather(
 
 
 def _anchors(
-    own_rows: NDArray[np.int32], own_indptr: NDArray[np.int64], where: Places
+    own_rows: NDArray[np.int32], own_users: NDArray[np.int64], users: int, where: Places
 ) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """The foremost own restaurants with coordinates: (rows, indptr)."""
-    users = len(own_indptr) - 1
-    is_known = where.is_known[own_rows]
+    is_known = ~np.isnan(where.y_km.take(own_rows))
     rows = own_rows[is_known]
-    user = np.repeat(np.arange(users), sizes_of(own_indptr))[is_known]
-    counts = np.bincount(user, minlength=users)
+    counts = np.bincount(own_users[is_known], minlength=users)
     place = spans(np.zeros(users, np.int64), counts)
     indptr = np.zeros(users + 1, np.int64)
-    np.cumsum(np.minimum(counts, MAX_ANCHORS), out=indptr[1:])
+    np.minimum(counts, MAX_ANCHORS).cumsum(out=indptr[1:])
     return rows[place < MAX_ANCHORS], indptr
 
 
@@ -232,25 +235,25 @@ def _cities(
 
 def _heads(
     cities: NDArray[np.uint16], surroundings: Surroundings
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """The most popular of each user's city, or of everywhere: (users, rows), both (entries,)."""
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The most popular of each user's city, or of everywhere: (rows, shape (entries,); how many
+    each user has, shape (users,))."""
     indptr = surroundings.head_indptr
     codes = np.where(cities < len(indptr) - 1, cities, 0)
-    codes = np.where(indptr[codes + 1] > indptr[codes], codes, 0)
-    sizes = indptr[codes + 1] - indptr[codes]
-    users = np.repeat(np.arange(len(cities)), sizes)
-    return users, surroundings.heads.take(spans(indptr[codes], sizes))
+    codes[indptr[codes + 1] == indptr[codes]] = 0
+    starts = indptr[codes]
+    sizes = indptr[codes + 1] - starts
+    return surroundings.heads.take(spans(starts, sizes)), sizes
 
 
 def _first_of_equal(
-    keys: NDArray[np.int64], own: History, restaurants: int, slots: NDArray[np.int32]
+    keys: NDArray[np.int64], own_keys: NDArray[np.int64], slots: NDArray[np.int32]
 ) -> NDArray[np.bool_]:
-    """Whether each entry is the first of its user and restaurant, and not an own one."""
-    users = np.repeat(np.arange(len(own.indptr) - 1), sizes_of(own.indptr))
+    """Whether each key is the first of its kind, and not an own one."""
     entries = np.arange(len(keys), dtype=np.int32)
     # Written from behind, so that the first of equal keys stays. Only what was written is read.
     slots[keys[::-1]] = entries[::-1]
-    slots[users * restaurants + own.rows] = -1
+    slots[own_keys] = -1
     return np.asarray(slots.take(keys) == entries)
 
 

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from worker.ranking.decay import SECONDS_PER_DAY, decay
 from worker.ranking.matrix import REPEAT_HALF_LIFE_DAYS, InteractionMatrix
+from worker.ranking.ragged import sizes_of
 
 _LATEST_SECONDS = (1 << 32) - 1
 
@@ -28,28 +29,32 @@ def fold_in(
     1970-2105. restaurant_ids: of all rows, shape (restaurants,). as_of_seconds: where ages are
     counted from.
     """
-    seconds = np.clip(epoch_seconds, 0, _LATEST_SECONDS)
-    order = np.lexsort((seconds, restaurants, users))
-    users, rows, seconds = users[order], restaurants[order], seconds[order]
-    is_first = (np.diff(users, prepend=-1) != 0) | (np.diff(rows, prepend=-1) != 0)
-    starts = np.flatnonzero(is_first)
+    seconds = np.minimum(np.maximum(epoch_seconds, 0), _LATEST_SECONDS)
+    pairs = users * len(restaurant_ids) + restaurants
+    order = np.lexsort((seconds, pairs))
+    pairs, seconds = pairs[order], seconds[order]
+    is_first = np.ones(len(pairs) + 1, np.bool_)
+    np.not_equal(pairs[1:], pairs[:-1], out=is_first[1:-1])
+    is_last, is_first = is_first[1:], is_first[:-1]
     ages = (as_of_seconds - seconds.astype(np.float64)) / SECONDS_PER_DAY
     weights = decay(ages, half_life_days=half_life_days)
     repeats = np.zeros(0, np.float32)
-    if len(starts):
+    if len(pairs):
+        starts = is_first.nonzero()[0]
         repeats = np.add.reduceat(weights, starts, dtype=np.float64).astype(np.float32)
-    lasts = np.append(starts[1:], len(rows)) - 1 if len(starts) else starts
-    indptr = np.zeros(count + 1, np.int64)
-    np.cumsum(np.bincount(users[starts], minlength=count), out=indptr[1:])
+    firsts = np.arange(count + 1) * len(restaurant_ids)
+    pairs = pairs[is_first]
+    indptr = pairs.searchsorted(firsts)
+    rows = pairs - firsts[:-1].repeat(sizes_of(indptr))
     return InteractionMatrix(
         user_ids=np.arange(count),
         restaurant_ids=restaurant_ids,
         indptr=indptr,
-        restaurants=rows[starts].astype(np.int32),
+        restaurants=rows.astype(np.int32),
         repeats=repeats,
-        newest_days=(seconds[lasts] // SECONDS_PER_DAY).astype(np.uint16),
+        newest_days=(seconds[is_last] // SECONDS_PER_DAY).astype(np.uint16),
         as_of_seconds=as_of_seconds,
         half_life_days=half_life_days,
-        orders=len(rows),
+        orders=len(seconds),
         skipped=0,
     )

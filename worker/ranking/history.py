@@ -38,7 +38,7 @@ class History:
         """Without the others. is_candidate: shape (restaurants,)."""
         is_kept = is_candidate[self.rows]
         before = np.zeros(len(is_kept) + 1, np.int64)
-        np.cumsum(is_kept, out=before[1:])
+        is_kept.cumsum(out=before[1:])
         return History(
             first_user=self.first_user, indptr=before[self.indptr], rows=self.rows[is_kept]
         )
@@ -56,18 +56,12 @@ def order_again(
     Equal scores: the newer first, then by row. is_candidate: shape (restaurants,); restaurants
     that are not are left out.
     """
-    stop = first_user + users
-    first, last = matrix.indptr[first_user], matrix.indptr[stop]
-    rows = matrix.restaurants[first:last]
-    repeats = matrix.repeats[first:last]
-    newest_days = matrix.newest_days[first:last]
-    user = np.repeat(np.arange(users), sizes_of(matrix.indptr[first_user : stop + 1]))
-    if is_candidate is not None:
-        is_kept = is_candidate[rows]
-        rows, repeats, user = rows[is_kept], repeats[is_kept], user[is_kept]
-        newest_days = newest_days[is_kept]
+    indptr = matrix.indptr[first_user : first_user + users + 1]
+    own = slice(indptr[0], indptr[-1])
+    user = np.arange(users).repeat(sizes_of(indptr))
     # Stable, and rows ascend within a user: they need no key of their own.
-    order = np.lexsort((-newest_days.astype(np.int32), -repeats, user))
-    indptr = np.zeros(users + 1, np.int64)
-    np.cumsum(np.bincount(user, minlength=users), out=indptr[1:])
-    return History(first_user=first_user, indptr=indptr, rows=rows[order])
+    order = np.lexsort((-matrix.newest_days[own].astype(np.int32), -matrix.repeats[own], user))
+    history = History(
+        first_user=first_user, indptr=indptr - indptr[0], rows=matrix.restaurants[own][order]
+    )
+    return history if is_candidate is None else history.only(is_candidate)

@@ -76,19 +76,22 @@ def nearest_km(
         return nearest
     # The place of a user without anchors is not a number; a user with few has the first again.
     firsts = np.minimum(anchor_indptr[:-1], len(anchors) - 1)
-    cosines = np.where(counts > 0, where.cosines[anchors[firsts]], np.nan).astype(np.float32)
+    cosines = where.cosines[anchors[firsts]]
+    cosines[counts == 0] = np.nan
+    numbers = np.arange(counts.max())[:, np.newaxis]
+    places = anchors[firsts + np.where(numbers < counts, numbers, 0)]
     y, x = where.y_km.take(rows), where.x_km.take(rows)
     x *= cosines.take(users)
-    for number in range(int(counts.max())):
-        anchor = anchors[np.where(number < counts, firsts + number, firsts)]
-        squares = where.y_km[anchor].take(users)
+    for y_km, x_km in zip(where.y_km[places], where.x_km[places] * cosines, strict=True):
+        squares = y_km.take(users)
         squares -= y
         squares *= squares
-        across = (where.x_km[anchor] * cosines).take(users)
+        across = x_km.take(users)
         across -= x
         across *= across
         squares += across
-        nearest = squares if number == 0 else np.minimum(nearest, squares, out=nearest)
+        # Of two that are not numbers, either is.
+        np.fmin(nearest, squares, out=nearest)
     return np.sqrt(nearest, out=nearest)
 
 

@@ -10,8 +10,8 @@ from worker.ranking.matrix import InteractionMatrix
 
 def spans(starts: NDArray[np.integer], sizes: NDArray[np.integer]) -> NDArray[np.int64]:
     """start, start + 1, ... of each span, `sizes` of them, one span behind the other."""
-    ends = np.cumsum(sizes)
-    places = np.repeat(starts - (ends - sizes), sizes)
+    ends = sizes.cumsum()
+    places: NDArray[np.int64] = (starts - (ends - sizes)).repeat(sizes)
     places += np.arange(len(places))
     return places
 
@@ -28,7 +28,7 @@ def pick_rows(
     starts = indptr[rows]
     sizes = indptr[rows + 1] - starts
     picked = np.zeros(len(rows) + 1, np.int64)
-    np.cumsum(sizes, out=picked[1:])
+    sizes.cumsum(out=picked[1:])
     return picked, spans(starts, sizes)
 
 

@@ -25,7 +25,8 @@ _GROUP_BITS = np.uint64(56)
 MAX_GROUPS = 256
 MAX_GROUPED_ROWS = 1 << 24
 
-_ZERO_SCORE = np.uint64(0x7FFFFFFF)
+_ZERO_SCORE = np.uint64(0x7FFFFFFF_00000000)
+"""No key of a score above zero is as large, every other is."""
 
 
 def pack(scores: Scores, rows: Rows) -> Keys:
@@ -59,7 +60,7 @@ def scores_of(keys: Keys) -> Scores:
 
 def is_positive(keys: Keys) -> NDArray[np.bool_]:
     """Which keys hold a score above zero."""
-    return (keys >> _ROW_BITS) < _ZERO_SCORE
+    return keys < _ZERO_SCORE
 
 
 def best(keys: Keys, n: int) -> Keys:
@@ -98,5 +99,6 @@ def ungrouped(keys: Keys) -> Keys:
 
 def group_starts(keys: Keys, groups: int) -> NDArray[np.int64]:
     """Where each group begins among ascending grouped keys, and their end; shape (groups + 1,)."""
-    firsts = np.arange(groups, dtype=np.uint64) << _GROUP_BITS
-    return np.append(np.searchsorted(keys, firsts), len(keys))
+    starts = np.full(groups + 1, len(keys))
+    starts[:-1] = keys.searchsorted(np.arange(groups, dtype=np.uint64) << _GROUP_BITS)
+    return starts

@@ -78,7 +78,7 @@ def test_the_figures_are_those_of_the_lists():
         matrix, as_rows(points), targets=targets, user_cities=cities, surroundings=surroundings
     )
     for trial in (fitted.trials[0], fitted.trials[40], fitted.trials[80]):
-        _, discover = blend_block(
+        _, discover, _ = blend_block(
             matrix,
             as_rows(points),
             first_user=0,
