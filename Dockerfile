@@ -31,7 +31,7 @@ COPY tastematch tastematch
 # Compiled here, because the user below cannot write beside the sources; readable for that user
 # whatever the umask of the clone was.
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    --no-deps --no-build-isolation --editable . \
+    --no-deps --no-build-isolation --config-settings editable_mode=compat --editable . \
     && python -m compileall -q shared api worker tastematch \
     && chmod -R a+rX /app
 USER 10001
@@ -50,7 +50,7 @@ COPY api api
 COPY worker worker
 COPY tastematch tastematch
 RUN pip install --no-cache-dir --disable-pip-version-check --root-user-action=ignore \
-    --no-deps --no-build-isolation --editable . \
+    --no-deps --no-build-isolation --config-settings editable_mode=compat --editable . \
     && python -m compileall -q shared api worker tastematch \
     && chmod -R a+rX /app
 # One thread of linear algebra: the product's own blocks set the parallelism, and each further
