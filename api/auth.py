@@ -26,7 +26,6 @@ MAX_REMEMBERED_BYTES = 2 * 1024**2
 
 Role = Literal["user", "service", "viewer"]
 
-SERVICE_ONLY: tuple[Role, ...] = ("service",)
 OPERATORS: tuple[Role, ...] = ("service", "viewer")
 
 

@@ -114,26 +114,13 @@ class SnapshotCache(diskcache.Cache):  # type: ignore[misc]
 
     def free_bytes(self) -> int:
         """Room inside the database file that the next writes take first."""
-        return self._pragma("freelist_count") * self._pragma("page_size")
+        return pragma(self._con, "freelist_count") * pragma(self._con, "page_size")
 
     def give_back(self, *, keep_bytes: int) -> None:
-        """Shrinks the file in short transactions until `keep_bytes` of free room are left."""
-        kept = keep_bytes // self._pragma("page_size")
-        while (free := self._pragma("freelist_count")) > kept:
-            pages = min(free - kept, _STEP_PAGES)
-            # `execute` would stop after one page.
-            self._con.executescript(f"PRAGMA incremental_vacuum({pages})")
-            if self._pragma("freelist_count") >= free:
-                break
-        self.empty_log()
+        shrink(self._con, keep_bytes=keep_bytes)
 
     def empty_log(self) -> None:
-        """Moves all that SQLite logged into its file, and gives the log's room back."""
-        self._con.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-
-    def _pragma(self, name: str) -> int:
-        ((value,),) = self._con.execute(f"PRAGMA {name}").fetchall()
-        return int(value)
+        empty_log(self._con)
 
 
 def open_cache(folder: Path) -> SnapshotCache:
@@ -170,6 +157,40 @@ def drop_reserve(folder: Path) -> None:
     """Gives the room of the reserve to whoever writes next; nothing where there is none."""
     with suppress(OSError):
         (folder / _RESERVE_NAME).unlink()
+
+
+def with_room(folder: Path, action: Callable[[], T], *, make_room: Callable[[], object]) -> T:
+    """On a full disk even a removal needs a little room: that of the log, or the reserve."""
+    with suppress(StoreFull):
+        return action()
+    with suppress(StoreFull):
+        make_room()
+    with suppress(StoreFull):
+        return action()
+    drop_reserve(folder)
+    return action()
+
+
+def shrink(connection: sqlite3.Connection, *, keep_bytes: int) -> None:
+    """Shrinks the file in short transactions until `keep_bytes` of free room are left."""
+    kept = keep_bytes // pragma(connection, "page_size")
+    while (free := pragma(connection, "freelist_count")) > kept:
+        pages = min(free - kept, _STEP_PAGES)
+        # `execute` would stop after one page.
+        connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+        if pragma(connection, "freelist_count") >= free:
+            break
+    empty_log(connection)
+
+
+def empty_log(connection: sqlite3.Connection) -> None:
+    """Moves all that SQLite logged into its file, and gives the log's room back."""
+    connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
+
+def pragma(connection: sqlite3.Connection, name: str) -> int:
+    ((value,),) = connection.execute(f"PRAGMA {name}").fetchall()
+    return int(value)
 
 
 def patiently(action: Callable[[], T]) -> T:

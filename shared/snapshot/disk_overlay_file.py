@@ -16,15 +16,17 @@ from shared.errors import StoreFull, StoreUnavailable
 from shared.snapshot.disk_cache import (
     LOCK_SECONDS,
     drop_reserve,
+    empty_log,
     keep_reserve,
     patiently,
+    shrink,
     translated_errors,
+    with_room,
 )
 from shared.snapshot.overlay import MAX_RECORD_BYTES
 
 FILE_NAME = "overlay.db"
 
-_PAGES_PER_STEP = 512  # of one transaction that shrinks the file: 2 MB
 _MAX_ROW_BYTES = MAX_RECORD_BYTES + 64 * 1024
 
 # A log that was dropped has no name, and its number is never given again.
@@ -83,27 +85,21 @@ class OverlayFile:
                 raise
 
     def with_room(self, action: Callable[[], T]) -> T:
-        """On a full disk even a removal needs a little room: that of the log, or the reserve."""
-        with suppress(StoreFull):
-            return action()
-        with suppress(StoreFull), self.opened() as connection:
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-        with suppress(StoreFull):
-            return action()
-        drop_reserve(self._folder)
+        """On a full disk, too, where `action` removes something."""
+
+        def make_room() -> None:
+            with self.opened() as connection:
+                empty_log(connection)
+
         try:
-            return action()
+            return with_room(self._folder, action, make_room=make_room)
         except StoreFull as error:
             raise StoreUnavailable(error.message) from None
 
     def give_back(self) -> None:
         """Returns free room to the disk; where another process keeps the lock, later."""
         with suppress(StoreUnavailable, StoreFull), self.opened() as connection:
-            while free := _pragma(connection, "freelist_count"):
-                connection.executescript(f"PRAGMA incremental_vacuum({_PAGES_PER_STEP})")
-                if _pragma(connection, "freelist_count") >= free:
-                    break
-            connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+            shrink(connection, keep_bytes=0)
         keep_reserve(self._folder)
 
     def close(self) -> None:
@@ -159,7 +155,3 @@ def _connect(path: Path) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
-
-
-def _pragma(connection: sqlite3.Connection, name: str) -> int:
-    return int(connection.execute(f"PRAGMA {name}").fetchone()[0])

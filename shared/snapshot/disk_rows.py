@@ -16,9 +16,9 @@ from typing import TypeVar
 from shared.errors import SnapshotDamaged, StoreFull, StoreUnavailable
 from shared.snapshot.disk_cache import (
     SnapshotCache,
-    drop_reserve,
     open_cache,
     translated_errors,
+    with_room,
 )
 from shared.snapshot.layout import Keys, parse_generation
 from shared.snapshot.manifest import is_version
@@ -73,15 +73,13 @@ class DiskRows:
             return disk.f_bavail * disk.f_frsize + cache.free_bytes()
 
     def with_room(self, action: Callable[[], T]) -> T:
-        """On a full disk even a removal needs a little room: that of the log, or the reserve."""
-        with suppress(StoreFull):
-            return action()
-        with suppress(StoreFull), self.opened() as cache:
-            cache.empty_log()
-        with suppress(StoreFull):
-            return action()
-        drop_reserve(self._folder)
-        return action()
+        """On a full disk, too, where `action` removes something."""
+
+        def empty_log() -> None:
+            with self.opened() as cache:
+                cache.empty_log()
+
+        return with_room(self._folder, action, make_room=empty_log)
 
     @contextmanager
     def transaction(self) -> Iterator[SnapshotCache]:
