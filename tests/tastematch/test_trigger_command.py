@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import shutil
 import threading
@@ -30,7 +31,7 @@ Trigger = Callable[..., Done]
 def open_shop(
     sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[Shop, Serving]]:
-    """One API for all tests that need no worker."""
+    """One API for all tests that do not end it."""
     folder = tmp_path_factory.mktemp("shop")
     shutil.copyfile(sqlite_template, folder / "shop.db")
     with contextlib.ExitStack() as stack:
@@ -39,12 +40,14 @@ def open_shop(
 
 
 @pytest.fixture
-def shop(open_shop: tuple[Shop, Serving]) -> Shop:
-    """A shop without any job."""
-    shop, _ = open_shop
-    with shop.engine() as engine, engine.begin() as connection:
+def shop(open_shop: tuple[Shop, Serving]) -> Iterator[Shop]:
+    """A shop without any job, whose workers end with the test."""
+    opened, _ = open_shop
+    with opened.engine() as engine, engine.begin() as connection:
         connection.execute(text("DELETE FROM jobs"))
-    return shop
+    opened.journal_path.unlink(missing_ok=True)
+    with contextlib.ExitStack() as stack:
+        yield dataclasses.replace(opened, stack=stack)
 
 
 @pytest.fixture
@@ -120,43 +123,40 @@ def test_with_address_and_token_it_needs_no_settings(
 # --- waiting ----------------------------------------------------------------------------------
 
 
-def test_waiting_ends_with_the_success_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
-    with start_serve(env=new_shop.env) as api:
-        new_shop.started_worker()
-        output = trigger(new_shop, api.url, "--wait", "--json")
+def test_waiting_ends_with_a_success(trigger: Trigger, shop: Shop, api: Serving) -> None:
+    shop.started_worker()
+    output = trigger(shop, api.url, "--wait", "--json")
     job = json.loads(output.stdout)
     assert output.returncode == 0
     assert (job["state"], job["progress"]) == ("succeeded", 1)
-    assert job["id"] == new_shop.jobs()[0].id
+    assert job["id"] == shop.jobs()[0].id
 
 
-def test_waiting_ends_with_the_failure_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
-    with start_serve(env=new_shop.env) as api:
-        new_shop.started_worker("--error", "the store is full")
-        output = trigger(new_shop, api.url, "--wait")
-    (job,) = new_shop.jobs()
+def test_waiting_ends_with_a_failure(trigger: Trigger, shop: Shop, api: Serving) -> None:
+    shop.started_worker("--error", "the store is full")
+    output = trigger(shop, api.url, "--wait")
+    (job,) = shop.jobs()
     assert output.returncode == 1
     assert output.stdout == f"job {job.id} failed\n"
     assert output.stderr == f"tastematch: job {job.id} failed: the store is full\n"
 
 
-def test_waiting_ends_with_the_cancelling_of_the_job(trigger: Trigger, new_shop: Shop) -> None:
+def test_waiting_ends_with_a_cancelling(trigger: Trigger, shop: Shop, api: Serving) -> None:
     statuses: list[int] = []
 
-    def cancel(url: str) -> None:
-        new_shop.until_started()
-        headers = {"Authorization": f"Bearer {token_of(new_shop, 'service')}"}
-        with httpx.Client(base_url=url, headers=headers) as client:
+    def cancel() -> None:
+        shop.until_started()
+        headers = {"Authorization": f"Bearer {token_of(shop, 'service')}"}
+        with httpx.Client(base_url=api.url, headers=headers) as client:
             (job,) = client.get("/api/jobs").json()["items"]
             statuses.append(client.post(f"/api/jobs/{job['id']}/cancel").status_code)
 
-    with start_serve(env=new_shop.env) as api:
-        new_shop.started_worker("--until", new_shop.folder / "never")
-        operator = threading.Thread(target=cancel, args=(api.url,))
-        operator.start()
-        output = trigger(new_shop, api.url, "--wait")
-        operator.join()
-    (job,) = new_shop.jobs()
+    shop.started_worker("--until", shop.folder / "never")
+    operator = threading.Thread(target=cancel)
+    operator.start()
+    output = trigger(shop, api.url, "--wait")
+    operator.join()
+    (job,) = shop.jobs()
     assert statuses == [202]
     assert output.returncode == 1
     assert output.stdout == f"job {job.id} cancelled\n"

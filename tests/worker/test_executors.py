@@ -16,7 +16,6 @@ from shared.settings import Settings, load_settings
 from tests.services.children import unused_port, wait_until
 from tests.services.dask import DaskCluster, dask_cluster
 from tests.services.in_process import Done
-from tests.services.processes import run_tastematch
 from tests.worker.blocking_tasks import kill_own_process, wait_for_leave
 from tests.worker.ranking.small import matrix_of
 from tests.worker.test_precompute import load_dataset, small_town
@@ -124,10 +123,12 @@ def test_a_precompute_on_a_cluster_publishes_the_same_parts(
     assert here["checksums"] == there["checksums"]
 
 
-def test_a_scheduler_that_is_not_there_ends_the_command(shop: dict[str, str]) -> None:
+def test_a_scheduler_that_is_not_there_ends_the_command(
+    shop: dict[str, str], tastematch: Callable[..., Done]
+) -> None:
     address = f"tcp://127.0.0.1:{unused_port()}"
     started = time.monotonic()
-    done = run_tastematch("precompute", env={**shop, "TASTEMATCH_DASK_SCHEDULER": address})
+    done = tastematch("precompute", env={**shop, "TASTEMATCH_DASK_SCHEDULER": address})
     assert time.monotonic() - started < 30
     assert (done.returncode, done.stdout) == (4, "")
     assert done.stderr.count("\n") == 1
