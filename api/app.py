@@ -36,6 +36,7 @@ from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
 
 TITLE = "TasteMatch"
+RELEASE = version("tastematch")
 
 # Never shed: they bound themselves.
 _UNCOUNTED = frozenset({health.READY_PATH, metrics_route.PATH})
@@ -50,13 +51,12 @@ def create_app(settings: Settings, *, lifecycle: Lifecycle | None = None) -> Fas
     settings cannot be used.
     """
     state = Lifecycle() if lifecycle is None else lifecycle
-    release = version("tastematch")
-    metrics.start_metrics("api", version=release)
+    metrics.start_metrics("api", version=RELEASE)
     metrics.watch_in_flight(lambda: state.in_flight)
     resources = Resources(settings, store=open_store(settings), lifecycle=state)
     app = FastAPI(
         title=TITLE,
-        version=release,
+        version=RELEASE,
         lifespan=_lifespan,
         docs_url=None,
         redoc_url=None,
