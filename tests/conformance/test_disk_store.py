@@ -60,7 +60,7 @@ def test_more_than_diskcaches_limit_is_kept(
     stock = diskcache.Cache(str(engine.folder), size_limit=10 * MB)
     assert stock.eviction_policy == "least-recently-stored"
     stock.close()
-    built = [builder.build({"lists": 60 * MB, "users": 5 * MB})]
+    built = [builder.build({"lists": 12 * MB, "users": MB})]
     built += [builder.describe(built[0].parts["lists"].parent) for _ in range(3)]
 
     for one in built:
@@ -78,10 +78,10 @@ def test_the_file_stops_growing_and_shrinks_with_the_data(
 ) -> None:
     file, sizes = engine.folder / "cache.db", []
     for _ in range(6):
-        publish(store, builder.build({"lists": 20 * MB}))
+        publish(store, builder.build({"lists": 12 * MB}))
         store.prune(1)
         sizes.append(file.stat().st_size)
-    assert sizes[-1] <= sizes[1] * 1.05 < 50 * MB
+    assert sizes[-1] <= sizes[1] * 1.05 < 30 * MB
     for _ in range(2):
         publish(store, builder.build(TINY))
         store.prune(1)
