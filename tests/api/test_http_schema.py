@@ -91,6 +91,8 @@ def test_no_request_finds_a_fault(serving: Serving, settings: Settings, tmp_path
             "LANG": "C.UTF-8",
             "PYTHONPATH": str(REPOSITORY),
             "SCHEMATHESIS_HOOKS": "tests.api.schema_checks",
+            # Which characters there are is worked out once, not in each run.
+            "HYPOTHESIS_STORAGE_DIRECTORY": str(REPOSITORY / ".hypothesis"),
         },
         capture_output=True,
         encoding="utf-8",
