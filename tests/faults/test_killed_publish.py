@@ -228,7 +228,7 @@ def test_a_redis_killed_in_mid_publish_fails_the_job_and_nothing_else(
             assert len(shop.versions_with_keys()) == 2
             wait_until(
                 lambda: shop.api.post("/api/jobs/precompute").status_code == 202,
-                timeout_seconds=5,
+                timeout_seconds=STEP_SECONDS,
                 describe="a trigger to be accepted again",
             )
             new = shop.api.precomputed()
