@@ -18,6 +18,8 @@ history than of everyone's is of j's cuisine.
 docs/decisions/0010 has the figures that this form was chosen by.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -126,21 +128,29 @@ def _alternate(
     user = np.repeat(np.arange(users), repeats)
     place = spans(np.zeros(users, np.int64), repeats)
     row = again.rows[spans(again.indptr[:-1], repeats)]
-    others = TEN - repeats_in_ten
-    place += np.minimum(others * (place // repeats_in_ten), discoveries[user])
+    place += np.minimum((TEN - repeats_in_ten) * (place // repeats_in_ten), discoveries[user])
     is_shown = place < n
     rows[user[is_shown], place[is_shown]] = row[is_shown]
-    places = np.arange(n)
-    before = repeats_in_ten * (places // others + 1) if others else np.full(n, n)
+    places, before, falling = _tens(n, repeats_in_ten)
     places = places + np.minimum(before, repeats[:, np.newaxis])
     is_shown = (places < n) & (discover >= 0)
     places += n * np.arange(users)[:, np.newaxis]
     rows.reshape(-1)[places[is_shown]] = discover[is_shown]
     lengths = np.minimum(repeats + discoveries, n).astype(np.int32)
-    falling = (1 / np.arange(1, n + 1)).astype(np.float32)
     return RankedBlock(
         first_user=again.first_user,
         rows=rows,
-        scores=np.where(rows >= 0, falling, np.float32(0)),
+        scores=falling * (rows >= 0),
         lengths=lengths,
     )
+
+
+@lru_cache(maxsize=8)
+def _tens(
+    n: int, repeats_in_ten: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """The first n places, how many repeats stand before each discovery, one over the place."""
+    places = np.arange(n)
+    others = TEN - repeats_in_ten
+    before = repeats_in_ten * (places // others + 1) if others else np.full(n, n)
+    return places, before, (1 / (places + 1)).astype(np.float32)

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from worker.ranking.item_model import INDICES_FILE, VALUES_FILE, ItemGraph
 from worker.ranking.scoring import FilterRows
 
-ENTRY_BYTES = 8
+NUMBER_BYTES = 4
+ENTRY_BYTES = 2 * NUMBER_BYTES
 _NOWHERE = -1
 
 
@@ -38,7 +39,7 @@ class HeldRows:
         for name, array in ((INDICES_FILE, self.rows.indices), (VALUES_FILE, self.rows.values)):
             file = os.open(folder / name, os.O_RDONLY)
             weakref.finalize(self, os.close, file)
-            self._parts.append((file, array.view(np.uint8).data, array.itemsize))
+            self._parts.append((file, array.view(np.uint8).data))
 
     def places_of(self, restaurants: NDArray[np.int32]) -> NDArray[np.int32] | None:
         """Which of `rows` is each restaurant's, until the next call; None where they do not fit.
@@ -46,28 +47,29 @@ class HeldRows:
         restaurants: rows of the graph, shape (n,), repeats allowed. Returns shape (n,).
         """
         places = self._place_of.take(restaurants)
-        if places.min(initial=0) == _NOWHERE:
-            if not self._read(set(restaurants[places == _NOWHERE].tolist())):
+        missing = restaurants[places == _NOWHERE]
+        if len(missing):
+            if not self._read(missing):
                 self._place_of.fill(_NOWHERE)
                 self._held = 0
-                if not self._read(set(restaurants.tolist())):
+                if not self._read(restaurants):
                     return None
             places = self._place_of.take(restaurants)
         return places
 
-    def _read(self, restaurants: set[int]) -> bool:
-        """Whether there was room for them; without it, nothing is read."""
-        begins = self._graph.indptr
-        spans = [(each, int(begins[each]), int(begins[each + 1])) for each in restaurants]
-        end = int(self.rows.indptr[self._held])
-        if end + sum(stop - start for _, start, stop in spans) > len(self.rows.indices):
+    def _read(self, restaurants: NDArray[np.int32]) -> bool:
+        """Whether there was room for their rows; without it, nothing is read."""
+        wanted = np.array(list(set(restaurants.tolist())))
+        begins = self._graph.indptr.take(wanted)
+        sizes = self._graph.indptr.take(wanted + 1) - begins
+        ends = self.rows.indptr[self._held] + sizes.cumsum()
+        if ends[-1] > len(self.rows.indices):
             return False
-        for restaurant, start, stop in spans:
-            first, end = end, end + stop - start
-            for file, room, size in self._parts:
-                read = os.preadv(file, [room[size * first : size * end]], size * start)
-                assert read == size * (end - first), "a graph is as long as its index says"
-            self._place_of[restaurant] = self._held
-            self._held += 1
-            self.rows.indptr[self._held] = end
+        spans = (NUMBER_BYTES * np.stack([begins, sizes, ends - sizes], axis=1)).tolist()
+        for file, room in self._parts:
+            for begin, size, place in spans:
+                room[place : place + size] = os.pread(file, size, begin)
+        first, self._held = self._held, self._held + len(wanted)
+        self._place_of[wanted] = np.arange(first, self._held)
+        self.rows.indptr[first + 1 : self._held + 1] = ends
         return True

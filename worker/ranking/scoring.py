@@ -105,6 +105,8 @@ def cut_users(
     matrix: InteractionMatrix, graph: ItemGraph, *, user_block: int, block_entries: int
 ) -> Iterator[tuple[int, int]]:
     """Yields (start, stop) of blocks of users whose scores hold to both bounds."""
+    if len(matrix.user_ids) == 1:
+        return iter([(0, 1)])
     bounds = entry_bounds(matrix, graph)
     return cut_blocks(bounds, max_rows=user_block, max_entries=block_entries)
 
