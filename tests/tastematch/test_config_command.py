@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 from shared.settings import Settings
+from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
+
+Command = Callable[..., Done]
 
 SECRETS = {
     "DATABASE_URL": "postgres://shop:MARK-1@db.internal/shop",
@@ -30,8 +34,8 @@ def test_every_setting_is_a_line_with_its_source_and_no_secret() -> None:
     assert "cache.internal" in done.stdout
 
 
-def test_json_is_one_document_with_the_same_rows() -> None:
-    done = run_tastematch("config", "--json", env=SECRETS)
+def test_json_is_one_document_with_the_same_rows(tastematch: Command) -> None:
+    done = tastematch("config", "--json", env=SECRETS)
 
     rows = json.loads(done.stdout)
     assert {row["name"] for row in rows} == {
@@ -41,8 +45,8 @@ def test_json_is_one_document_with_the_same_rows() -> None:
     assert "MARK" not in done.stdout
 
 
-def test_generated_secrets_are_said_to_be_generated(tmp_path: Path) -> None:
-    done = run_tastematch("config", "--json", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
+def test_generated_secrets_are_said_to_be_generated(tastematch: Command, tmp_path: Path) -> None:
+    done = tastematch("config", "--json", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
 
     rows = {row["name"]: row for row in json.loads(done.stdout)}
     assert rows["TASTEMATCH_JWT_SECRET"]["source"] == "generated"
@@ -50,8 +54,8 @@ def test_generated_secrets_are_said_to_be_generated(tmp_path: Path) -> None:
     assert not any(secret in done.stdout for secret in kept.values())
 
 
-def test_a_wrong_setting_is_one_line_without_its_value() -> None:
-    done = run_tastematch("config", env={"DATABASE_URL": "mysql://u:MARK@db/shop"})
+def test_a_wrong_setting_is_one_line_without_its_value(tastematch: Command) -> None:
+    done = tastematch("config", env={"DATABASE_URL": "mysql://u:MARK@db/shop"})
 
     assert done.returncode == 1
     assert done.stdout == ""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from subprocess import CompletedProcess
 
 import pytest
 
 from shared.settings import Settings, load_settings
 from shared.snapshot.opening import open_store
+from tests.services.in_process import Done
 from tests.services.processes import run_tastematch
 from tests.services.snapshots import SnapshotSpec, UserSpec, projection, publish_snapshot
+
+Explain = Callable[..., Done]
 
 REGULAR, FRESH, STRANGER = 42, 43, 99
 SPEC = SnapshotSpec(
@@ -37,21 +41,24 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
     return settings
 
 
-def explain(settings: Settings, *words: str | int) -> str:
-    done = run_tastematch(
-        "explain", *map(str, words), env={"TASTEMATCH_DATA_DIR": str(settings.data_dir)}
-    )
+@pytest.fixture
+def explain(settings: Settings, tastematch: Callable[..., Done]) -> Explain:
+    def run(*words: str | int) -> Done:
+        env = {"TASTEMATCH_DATA_DIR": str(settings.data_dir)}
+        return tastematch("explain", *map(str, words), env=env)
+
+    return run
+
+
+def shown(done: Done | CompletedProcess[str]) -> str:
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
 
-def document(settings: Settings, *words: str | int) -> dict[str, Any]:
-    parsed: dict[str, Any] = json.loads(explain(settings, *words, "--json"))
-    return parsed
-
-
 def test_the_document_holds_history_lists_and_reasons(settings: Settings) -> None:
-    whole = document(settings, "--user", REGULAR)
+    env = {"TASTEMATCH_DATA_DIR": str(settings.data_dir)}
+    done = run_tastematch("explain", "--user", str(REGULAR), "--json", env=env)
+    whole = json.loads(shown(done))
     assert (whole["city"], whole["source"], whole["is_known"]) == ("Lima", "personal", True)
     assert whole["history"] == {
         "restaurants": 2,
@@ -80,19 +87,19 @@ def test_the_document_holds_history_lists_and_reasons(settings: Settings) -> Non
     ],
 )
 def test_users_without_orders_have_a_reason_too(
-    settings: Settings, user: int, is_known: bool, codes: list[str]
+    explain: Explain, user: int, is_known: bool, codes: list[str]
 ) -> None:
-    whole = document(settings, "--user", user, "--limit", 3, "--list", "for_you")
+    done = explain("--user", user, "--limit", 3, "--list", "for_you", "--json")
+    whole = json.loads(shown(done))
     assert whole["is_known"] is is_known
     assert whole["history"] == {"restaurants": 0, "items": []}
     reasons = [item["reason"]["code"] for item in whole["lists"]["for_you"]["items"]]
     assert reasons == codes
 
 
-def test_the_table_names_everything_on_short_lines(settings: Settings) -> None:
-    lines = explain(
-        settings, "--user", REGULAR, "--limit", 1, "--list", "discover", "--list", "order_again"
-    ).splitlines()
+def test_the_table_names_everything_on_short_lines(explain: Explain) -> None:
+    words = ("--list", "discover", "--list", "order_again")
+    lines = shown(explain("--user", REGULAR, "--limit", 1, *words)).splitlines()
     assert lines[0].startswith(f"User {REGULAR} of Lima, snapshot ")
     assert lines[2:] == [
         "history (2 restaurants)",
@@ -107,8 +114,8 @@ def test_the_table_names_everything_on_short_lines(settings: Settings) -> None:
     ]
 
 
-def test_an_unknown_user_is_said_to_be_one(settings: Settings) -> None:
-    lines = explain(settings, "--user", STRANGER, "--list", "order_again").splitlines()
+def test_an_unknown_user_is_said_to_be_one(explain: Explain) -> None:
+    lines = shown(explain("--user", STRANGER, "--list", "order_again")).splitlines()
     assert "(not in the snapshot)" in lines[0]
     assert lines[2:] == [
         "history (0 restaurants)",
@@ -120,12 +127,11 @@ def test_an_unknown_user_is_said_to_be_one(settings: Settings) -> None:
 
 
 @pytest.mark.parametrize("words", [(), ("--user", "-1"), ("--user", "1", "--list", "best")])
-def test_a_wrong_call_is_a_usage_error(settings: Settings, words: tuple[str, ...]) -> None:
-    done = run_tastematch("explain", *words, env={"TASTEMATCH_DATA_DIR": str(settings.data_dir)})
-    assert done.returncode == 2
+def test_a_wrong_call_is_a_usage_error(explain: Explain, words: tuple[str, ...]) -> None:
+    assert explain(*words).returncode == 2
 
 
-def test_without_a_snapshot_it_says_so(tmp_path: Path) -> None:
-    done = run_tastematch("explain", "--user", "1", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
+def test_without_a_snapshot_it_says_so(tastematch: Callable[..., Done], tmp_path: Path) -> None:
+    done = tastematch("explain", "--user", "1", env={"TASTEMATCH_DATA_DIR": str(tmp_path)})
     assert done.returncode == 1
     assert done.stderr.splitlines() == ["tastematch: no snapshot has been published yet"]
