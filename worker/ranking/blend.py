@@ -68,8 +68,9 @@ def blend_block(
         surroundings=surroundings,
     ):
         _rank(scores(evidence, weights), evidence, discover[start:stop])
-    discover[sizes_of(history.indptr) == 0] = sort_keys.NOTHING
-    discover[~sort_keys.is_positive(discover)] = sort_keys.NOTHING
+    is_discovered = sort_keys.is_positive(discover)
+    is_discovered &= (sizes_of(history.indptr) > 0)[:, np.newaxis]
+    discover[~is_discovered] = sort_keys.NOTHING
     facts = surroundings.facts
     lists, order = spread_order(
         sort_keys.rows_of(discover), facts.cuisine_codes, cap=weights.cuisine_cap

@@ -52,6 +52,8 @@ class Points:
 
     def part(self, start: int, stop: int) -> "Points":
         """Of the users from the `start`-th to the `stop`-th."""
+        if stop - start == len(self.indptr) - 1:
+            return self
         indptr = self.indptr[start : stop + 1]
         entries = slice(indptr[0], indptr[-1])
         return Points(indptr - indptr[0], self.rows[entries], self.shares[entries])
@@ -273,7 +275,7 @@ def _lifts(
     shares = surroundings.cuisine_shares
     ages = matrix.as_of_day - matrix.newest_days[first:last].astype(np.int64)
     weights = decay(ages, half_life_days=TASTE_HALF_LIFE_DAYS)
-    user = np.repeat(np.arange(users), sizes_of(matrix.indptr[first_user : first_user + users + 1]))
+    user = np.arange(users).repeat(sizes_of(matrix.indptr[first_user : first_user + users + 1]))
     cuisine = surroundings.facts.cuisine_codes[matrix.restaurants[first:last]]
     own = np.bincount(
         user * len(shares) + cuisine, weights=weights, minlength=users * len(shares)

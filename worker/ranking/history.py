@@ -27,6 +27,8 @@ class History:
 
     def part(self, start: int, stop: int) -> "History":
         """Of the users from the `start`-th to the `stop`-th."""
+        if stop - start == len(self.indptr) - 1:
+            return self
         indptr = self.indptr[start : stop + 1]
         return History(
             first_user=self.first_user + start,
