@@ -65,10 +65,10 @@ class HeldRows:
         ends = self.rows.indptr[self._held] + sizes.cumsum()
         if ends[-1] > len(self.rows.indices):
             return False
-        spans = (NUMBER_BYTES * np.stack([begins, sizes, ends - sizes], axis=1)).tolist()
+        spans = [(NUMBER_BYTES * each).tolist() for each in (begins, sizes, ends - sizes, ends)]
         for file, room in self._parts:
-            for begin, size, place in spans:
-                room[place : place + size] = os.pread(file, size, begin)
+            for begin, size, start, stop in zip(*spans, strict=True):
+                room[start:stop] = os.pread(file, size, begin)
         first, self._held = self._held, self._held + len(wanted)
         self._place_of[wanted] = np.arange(first, self._held)
         self.rows.indptr[first + 1 : self._held + 1] = ends
