@@ -97,13 +97,14 @@ def test_the_server_does_without_what_only_commands_show() -> None:
 
 def test_the_serving_api_has_no_numpy_and_its_readiness_no_sqlalchemy(postgres_url: str) -> None:
     """Compiled packages are visible by their paths."""
-    with start_serve(env={"DATABASE_URL": postgres_url}) as serving:
+    env = {"DATABASE_URL": postgres_url}
+    with start_serve(env=env) as serving, httpx.Client(base_url=serving.url) as api:
         maps = Path(f"/proc/{serving.child.pid}/maps")
         assert "/pydantic_core/" in maps.read_text()
-        assert httpx.get(f"{serving.url}/ready").json()["checks"]["database"] == "ok"
+        assert api.get("/ready").json()["checks"]["database"] == "ok"
         assert "/asyncpg/" in maps.read_text()
         assert "/sqlalchemy/" not in maps.read_text()
-        assert httpx.get(f"{serving.url}/api/restaurants/7").status_code == 404
+        assert api.get("/api/restaurants/7").status_code == 404
         assert "/sqlalchemy/" in maps.read_text()
         assert [name for name in NOT_IN_THE_API if f"/{name}" in maps.read_text()] == []
 

@@ -26,7 +26,6 @@ from tests.services.in_process import Done
 from tests.services.processes import (
     COMMAND,
     REPOSITORY,
-    Serving,
     run_tastematch,
     start_serve,
     start_worker,
@@ -216,12 +215,13 @@ def test_processes_work_beside_those_of_the_next_release(
     (data / "restaurants.csv").write_text("id,name\n1,Nonna\n2,Mori\n")
     env = {"DATABASE_URL": database_url, "TASTEMATCH_DATA_DIR": str(tmp_path / "home")}
 
-    def has_worker(serving: Serving) -> bool:
-        checks: dict[str, object] = httpx.get(f"{serving.url}/ready").json()["checks"]
-        return (checks["database"], checks["worker"]) == ("ok", "ok")
+    with start_serve(env=env) as serving, httpx.Client(base_url=serving.url) as api:
 
-    with start_serve(env=env) as serving:
-        assert httpx.get(f"{serving.url}/api/restaurants").json()["items"] == []
+        def has_worker() -> bool:
+            checks: dict[str, object] = api.get("/ready").json()["checks"]
+            return (checks["database"], checks["worker"]) == ("ok", "ok")
+
+        assert api.get("/api/restaurants").json()["items"] == []
         migrate_as_the_next_release(database_url, tmp_path, works_with=REVISION)
         for words, said in (
             (("migrate",), "database is at 9999, nothing to do\n"),
@@ -230,8 +230,8 @@ def test_processes_work_beside_those_of_the_next_release(
             done = tastematch(*words, env=env)
             assert (done.returncode, said in done.stdout) == (0, True), done.stderr
         with start_worker(env=env):
-            wait_until(lambda: has_worker(serving), timeout_seconds=15, describe="a worker")
-        assert httpx.get(f"{serving.url}/api/restaurants?q=m").json()["items"][0]["id"] == 2
+            wait_until(has_worker, timeout_seconds=20, describe="a worker")
+        assert api.get("/api/restaurants?q=m").json()["items"][0]["id"] == 2
         assert "next" in described(database_url, tmp_path)
 
 

@@ -22,11 +22,14 @@ def env(tmp_path: Path, sqlite_url: str) -> dict[str, str]:
 def _worker(serving: Serving) -> psutil.Process:
     """The worker, once it says that it is at work."""
 
-    def found() -> psutil.Process | None:
-        workers = _workers(serving)
-        return workers[0] if workers and _readiness(serving)["worker"] == "ok" else None
+    with httpx.Client(base_url=serving.url) as client:  # one: each reads all certificates
 
-    return wait_until(found, timeout_seconds=20, describe="a worker that is seen")
+        def found() -> psutil.Process | None:
+            workers = _workers(serving)
+            checks = client.get("/ready").json()["checks"]
+            return workers[0] if workers and checks["worker"] == "ok" else None
+
+        return wait_until(found, timeout_seconds=20, describe="a worker that is seen")
 
 
 def _workers(serving: Serving) -> list[psutil.Process]:
@@ -36,11 +39,6 @@ def _workers(serving: Serving) -> list[psutil.Process]:
             if "worker" in process.cmdline():
                 found.append(process)
     return found
-
-
-def _readiness(serving: Serving) -> dict[str, object]:
-    checks: dict[str, object] = httpx.get(f"{serving.url}/ready").json()["checks"]
-    return checks
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

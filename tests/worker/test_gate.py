@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
+from httpx import Client
 from sqlalchemy import text
 
 from shared.db.engine import sync_engine
@@ -19,7 +19,7 @@ from shared.snapshot.manifest import Manifest
 from tests.services.children import wait_until
 from tests.services.datasets import two_tastes_dataset
 from tests.services.in_process import Done
-from tests.services.processes import Serving, start_serve
+from tests.services.processes import start_serve
 from tests.services.versions import pointed_to
 from worker.gate import reasons_to_hold
 
@@ -207,7 +207,8 @@ def test_a_shop_that_lost_its_data_keeps_its_lists(
     whole = precomputed(tastematch, env)
     assert (whole["state"], whole["held_because"]) == ("active", [])
 
-    with start_serve(env=env) as api:
+    bearer = {"Authorization": f"Bearer {env['TASTEMATCH_SERVICE_TOKEN']}"}
+    with start_serve(env=env) as serving, Client(base_url=serving.url, headers=bearer) as api:
         keep_only(env, restaurants=60, users=40)
         done = tastematch("precompute", env=env)
 
@@ -219,26 +220,25 @@ def test_a_shop_that_lost_its_data_keeps_its_lists(
             fell = f"  held because {name} fell from {whole['counts'][name]:,} to {left} ("
             assert any(line.startswith(fell) for line in lines), lines
         assert f"  to serve it: tastematch snapshots activate {version}" in lines
-        bearer = {"Authorization": f"Bearer {env['TASTEMATCH_SERVICE_TOKEN']}"}
-        listed = httpx.get(f"{api.url}/api/snapshots", headers=bearer).json()
+        listed = api.get("/api/snapshots").json()
         assert (listed["active"], listed["items"][0]["state"]) == (whole["version"], "held")
         assert len(listed["items"][0]["held_because"]) >= 2
         assert listed["items"][1]["held_because"] == []
-        (job,) = httpx.get(f"{api.url}/api/jobs?limit=1", headers=bearer).json()["items"]
+        (job,) = api.get("/api/jobs?limit=1").json()["items"]
         assert (job["state"], job["snapshot_version"]) == ("succeeded", version)
-        assert serving(api) == whole["version"]
+        assert served(api) == whole["version"]
 
         again = precomputed(tastematch, env)
         assert again["state"] == "held", "compared with the active one, not with the held one"
 
         assert tastematch("snapshots", "activate", version, env=env).returncode == 0
         wait_until(
-            lambda: serving(api) == version, timeout_seconds=10, describe="the switch by hand"
+            lambda: served(api) == version, timeout_seconds=10, describe="the switch by hand"
         )
 
 
-def serving(api: Serving) -> str:
-    return httpx.get(f"{api.url}/api/lists/popular").headers["x-snapshot-version"]
+def served(api: Client) -> str:
+    return api.get("/api/lists/popular").headers["x-snapshot-version"]
 
 
 @pytest.mark.parametrize("env", ["sqlite-disk"], indirect=True)
