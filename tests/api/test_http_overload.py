@@ -149,9 +149,8 @@ def test_a_database_that_hangs_or_is_gone_leaves_the_process_healthy(
         for harm in (database.pause, database.kill):
             harm()
             try:
-                begun = time.monotonic()
-                wait_until(lambda: _database(asked) == "down", timeout_seconds=3, describe="down")
-                assert time.monotonic() - begun < 3
+                # The question may take 1.5 s, its answer is good for one more.
+                wait_until(lambda: _database(asked) == "down", timeout_seconds=6, describe="down")
                 with contextlib.ExitStack() as stack:
                     # Far more than there is room for, all of them waiting for the database.
                     for _ in range(200):

@@ -116,7 +116,7 @@ def test_redis_gets_full_during_a_publish(
 
     wait_until(
         lambda: used_memory(server) < before * 1.05,
-        timeout_seconds=5,
+        timeout_seconds=20,
         describe="the memory of the half publish",
     )
     assert store.pointer() == free_pointer(old.version, 1)

@@ -21,9 +21,9 @@ from tests.services.redis import RedisServer
 from tests.worker.test_precompute import load_dataset
 
 SERVICE_TOKEN = "service-token-of-a-shop-that-loses-its-servers"
-TOLD_SECONDS = 3.0  # until /ready names what is down
-RESTART_SECONDS = 5.0  # from the start of an API until it serves from its local copy
-HEALED_SECONDS = 5.0  # from the return of a server until it is used again
+TOLD_SECONDS = 6.0  # until /ready names what is down; alone it may take 2.5
+RESTART_SECONDS = 8.0  # from the start of an API until it serves from its local copy
+HEALED_SECONDS = 10.0  # from the return of a server until it is used again
 REFUSED_SECONDS = 3.0  # what a trigger may take to be refused
 UNKNOWN_USER = 999_999
 
