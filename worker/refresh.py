@@ -125,9 +125,8 @@ class Refresher:
             source = SOURCE_NONE
         else:
             taste = taste_of(user.preferences, self._cities)
-            head = self._taste_ranking().head(
-                taste, place=taste.city or city, n=self._kept.head_length
-            )
+            city = taste.city or city
+            head = self._taste_ranking().head(taste, place=city, n=self._kept.head_length)
             source = SOURCE_PREFERENCES if len(head) else SOURCE_NONE
             for_you = discover = head
         shown = (self._shown(rows, user.hidden) for rows in (for_you, discover, again))

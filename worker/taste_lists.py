@@ -10,6 +10,7 @@ from worker.extract import Taste, UserColumns
 from worker.ranking import popularity
 
 NO_HEAD = -1
+NO_PRICE = 0
 
 
 class TasteRanking:
@@ -40,29 +41,53 @@ class TasteRanking:
         self._places = {name: np.concatenate(each) for name, each in places.items()}
 
     def head(self, taste: Taste, *, place: int, n: int) -> NDArray[np.int32]:
-        """The n most popular rows that match; those of the place, a city code, if any do."""
+        """The n most popular rows that match; those of the place, a city code, if any do.
+
+        Where no price matches, a restaurant whose price nobody noted does. None match a taste that
+        says nothing.
+        """
+        if not taste.cuisines and not taste.price_ranges:
+            return self._rows[self._near(self._everywhere, taste.city)[:n]]
         matching = self._everywhere
         if taste.cuisines:
             found = [self._places[name] for name in taste.cuisines if name in self._places]
             matching = np.unique(np.concatenate(found)) if found else matching[:0]
+        strict = lenient = matching
         if taste.price_ranges:
-            allowed = np.array(sorted(taste.price_ranges))
-            matching = matching[np.isin(self._price_ranges[matching], allowed)]
-        near = matching[self._cities[matching] == place] if place else matching[:0]
-        return self._rows[(near if len(near) else matching)[:n]]
+            prices = self._price_ranges[matching]
+            is_allowed = np.isin(prices, np.array(sorted(taste.price_ranges)))
+            strict, lenient = matching[is_allowed], matching[prices == NO_PRICE]
+        for places in (self._near(strict, place), self._near(lenient, place), strict, lenient):
+            if len(places):
+                return self._rows[places[:n]]
+        return self._rows[:0]
+
+    def _near(self, places: NDArray[np.int64], place: int) -> NDArray[np.int64]:
+        return places[self._cities[places] == place] if place else places[:0]
+
+
+def stated_places(tastes: Mapping[int, Taste], users: UserColumns) -> NDArray[np.uint16]:
+    """The city code of each user, shape (users,): who has no orders may have said another."""
+    places = users.cities.copy()
+    for user_id, taste in tastes.items():
+        if taste.city:
+            places[np.searchsorted(users.ids, user_id)] = taste.city
+    return places
 
 
 def taste_heads(
     tastes: Mapping[int, Taste],
-    users: UserColumns,
+    user_ids: NDArray[np.int64],
     scores: NDArray[np.float32],
     catalogue: Catalogue,
     *,
+    places: NDArray[np.uint16],
     head_length: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """One head for each different taste and place.
 
-    tastes: by user id. scores: popularity, shape (restaurants,). Returns (number of each user's
+    tastes: by user id. scores: popularity, shape (restaurants,). places: a city code of each user,
+    shape (users,). Returns (number of each user's
     head or NO_HEAD, shape (users,); where each head begins in the last, shape (heads + 1,); the
     restaurant rows of all heads). A taste that nothing matches has no head.
     """
@@ -77,10 +102,10 @@ def taste_heads(
     )
     numbers: dict[tuple[Taste, int], int] = {}
     heads: list[NDArray[np.int32]] = []
-    of_user = np.full(len(users.ids), NO_HEAD, np.int32)
+    of_user = np.full(len(user_ids), NO_HEAD, np.int32)
     for user_id, taste in tastes.items():
-        user = int(np.searchsorted(users.ids, user_id))
-        place = taste.city or int(users.cities[user])
+        user = int(np.searchsorted(user_ids, user_id))
+        place = int(places[user])
         key = (taste, place)
         if key not in numbers:
             head = ranking.head(taste, place=place, n=head_length)

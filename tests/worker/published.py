@@ -48,6 +48,7 @@ class Published:
     restaurants: list[int]
     lists: dict[int, tuple[list[int], list[int], list[int]]]
     sources: dict[int, int]
+    cities: dict[int, str | None]
     popular: dict[str | None, list[int]]
     similar: dict[int, list[int]]
     metadata: dict[str, Any]
@@ -108,6 +109,8 @@ def open_published(env: Mapping[str, str], folder: Path) -> Published:
     ids = list(restaurants.ids)
     found: dict[int, tuple[list[int], list[int], list[int]]] = {}
     sources: dict[int, int] = {}
+    cities: dict[int, str | None] = {}
+    names = json.loads(parts["cities"])
     for user_id in users.ids:
         entry = users.find(user_id)
         assert entry is not None
@@ -118,15 +121,16 @@ def open_published(env: Mapping[str, str], folder: Path) -> Published:
             [ids[o] for o in order_again],
         )
         sources[user_id] = entry.source
+        cities[user_id] = names[entry.city]
     popular = Ragged(memoryview(parts["popular"]), kind=KIND_POPULAR)
     similar = Ragged(memoryview(parts["similar"]), kind=KIND_SIMILAR)
-    cities = json.loads(parts["cities"])
     return Published(
         manifest=manifest,
         restaurants=ids,
         lists=found,
         sources=sources,
-        popular={city: [ids[o] for o in popular.row(code)] for code, city in enumerate(cities)},
+        cities=cities,
+        popular={city: [ids[o] for o in popular.row(code)] for code, city in enumerate(names)},
         similar={i: [ids[o] for o in similar.row(row)] for row, i in enumerate(ids)},
         metadata=json.loads(parts["metadata"]),
         parts=parts,

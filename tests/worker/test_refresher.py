@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import psutil
 import psycopg2
@@ -118,11 +119,41 @@ def test_lists_follow_orders_preferences_and_what_is_taken_back(shop: ChangedSho
         quiet: (SOURCE_NONE, CITIES[1]),
         silent: (SOURCE_PERSONAL, CITIES[0]),
         ordering: (SOURCE_PERSONAL, "Halle"),
-        preferring: (SOURCE_PREFERENCES, None),
+        preferring: (SOURCE_PREFERENCES, "Leipzig"),
         nobody: (SOURCE_NONE, None),
     }
     assert shop.count_open() == 0
     assert shop.exclusion(regular) is None
+
+
+def test_who_says_a_city_gets_its_lists_and_nothing_is_made_up(shop: ChangedShop) -> None:
+    """Between snapshots, and by the next one."""
+    said: dict[int, tuple[dict[str, Any], int, str | None]] = {
+        shop.new_user_id(): ({"cuisines": ["nothing of that name"]}, SOURCE_NONE, "Halle"),
+        shop.new_user_id(): ({"city": "Atlantis"}, SOURCE_NONE, "Leipzig"),
+        shop.new_user_id(): ({"city": "halle"}, SOURCE_PREFERENCES, "Halle"),
+        shop.new_user_id(): ({"price_ranges": [2]}, SOURCE_PREFERENCES, "Halle"),
+        shop.new_user_id(): ({}, SOURCE_NONE, "Leipzig"),
+    }
+    for user, (preferences, _, city) in said.items():
+        shop.add_user(user, "Leipzig")
+        stated = {"city": "Halle"} if city == "Halle" else {}
+        shop.prefer(user, **{**stated, **preferences})
+    published = shop.published()
+    work_off(shop.rounds())
+    codes = list(published.popular)
+    for user, (_, source, city) in said.items():
+        told = shop.lists(user)
+        assert told is not None
+        assert (told.source, codes[told.city]) == (source, city)
+    told_ids = {user: shop.ids(user, published) for user in said}
+    assert {place % 2 for user in list(said)[2:4] for place in told_ids[user][0]} == {1}
+
+    after = shop.precompute()
+    assert {user: after.lists[user] for user in said} == told_ids
+    assert {user: after.cities[user] for user in said} == {
+        user: city for user, (_, _, city) in said.items()
+    }
 
 
 def test_the_next_snapshot_holds_what_was_told(redis_shop: ChangedShop) -> None:
