@@ -43,7 +43,7 @@ from shared.errors import (
 )
 from shared.logs import get_logger
 from shared.settings import Settings
-from shared.snapshot.store import SnapshotReader
+from shared.snapshot.store import SnapshotCatalog
 
 POLL_SECONDS = 1.0
 MAX_BACKOFF_SECONDS = 3.0
@@ -51,6 +51,8 @@ BAD_VERSION_SECONDS = 30.0
 SILENT_SECONDS = 4.0  # without word from the store for this long, it counts as down
 STOP_SECONDS = 3.0
 ARRIVING_SECONDS = 60.0  # a version younger than this may be on its way to this process
+
+_UNREADABLE = "the snapshot in the store cannot be read"
 
 StoreState = Literal["ok", "down", "empty"]
 
@@ -71,7 +73,9 @@ class SnapshotFollower:
     """Owns the thread. `open_local` may be called before `start`, so that the first request
     finds a snapshot."""
 
-    def __init__(self, settings: Settings, store: SnapshotReader, overlay: OverlayFollower) -> None:
+    def __init__(
+        self, settings: Settings, store: SnapshotCatalog, overlay: OverlayFollower
+    ) -> None:
         self.active: LocalSnapshot | None = None
         self._store = store
         self._overlay = overlay
@@ -97,18 +101,19 @@ class SnapshotFollower:
 
     def require_active(self) -> LocalSnapshot:
         """Raises SnapshotUnavailable."""
-        active = self.active
-        if active is None:
-            raise SnapshotUnavailable("no snapshot has been published yet; try again soon")
+        if (active := self.active) is None:
+            raise SnapshotUnavailable(f"{self.reason_for_nothing()}; try again soon")
         return active
+
+    def reason_for_nothing(self) -> str:
+        return "no snapshot has been published yet" if self._problem is None else _UNREADABLE
 
     def require_version(self, version: str) -> LocalSnapshot:
         """The active version or one of those before it. Raises VersionGone, SnapshotUnavailable."""
         active = self.require_active()
         if active.version == version:
             return active
-        kept = self._kept.find(version)
-        if kept is not None:
+        if (kept := self._kept.find(version)) is not None:
             return kept
         young = datetime.now(UTC) - timedelta(seconds=ARRIVING_SECONDS)
         if version > max(active.version, young.strftime("%Y%m%dT%H%M%S%fZ")):
@@ -116,10 +121,8 @@ class SnapshotFollower:
         raise VersionGone("the snapshot of this page is no longer kept; begin again without cursor")
 
     def status(self) -> FollowerStatus:
-        is_silent = time.monotonic() - self._heard_at > SILENT_SECONDS
-        store: StoreState = "empty" if self._is_empty else "ok"
-        if self._is_down or is_silent:
-            store = "down"
+        is_down = self._is_down or time.monotonic() - self._heard_at > SILENT_SECONDS
+        store: StoreState = "down" if is_down else "empty" if self._is_empty else "ok"
         return FollowerStatus(store, self._problem)
 
     def open_local(self) -> None:
@@ -127,8 +130,7 @@ class SnapshotFollower:
         last = current_version(self._folder)
         others = [version for version in local_versions(self._folder) if version != last]
         for version in [last, *others] if last else others:
-            snapshot = self._opened(version)
-            if snapshot is not None:
+            if (snapshot := self._opened(version)) is not None:
                 self.active = snapshot
                 self._overlay.now_shown(snapshot)
                 _show(snapshot)
@@ -168,6 +170,8 @@ class SnapshotFollower:
                 self._problem = None
             elif self._bad.get(pointer.version, 0.0) <= time.monotonic():
                 self._switch(pointer.version)
+                if self.active is None:
+                    self._serve_another(pointer.version)
         except DependencyError as error:
             self._is_down = True
             metrics.dependency_degraded("store", True)
@@ -194,14 +198,23 @@ class SnapshotFollower:
     def _is_served(self, version: str) -> bool:
         return self.active is not None and self.active.version == version
 
+    def _serve_another(self, refused: str) -> None:
+        """The newest one that was active before, until that one can be read."""
+        bad, problem = self._bad, self._problem
+        for entry in self._store.versions():
+            if entry.state == "kept" and entry.manifest.version != refused:
+                self._switch(entry.manifest.version)
+                if self.active is not None:
+                    break
+        self._bad, self._problem = bad, problem
+
     def _switch(self, version: str) -> None:
         """Makes that version the active one. Raises DependencyError; other trouble is noted."""
         started = time.monotonic()
         try:
             snapshot = self._opened(version)
-            origin = "local"
+            origin = "store" if snapshot is None else "local"
             if snapshot is None:
-                origin = "store"
                 manifest = self._store.manifest(version)
                 folder = fetch(self._store, manifest, self._folder, on_chunk=self._heard)
                 snapshot = LocalSnapshot(folder, manifest, public_vary=self.public_vary)
@@ -222,7 +235,7 @@ class SnapshotFollower:
             self.active = snapshot
             self._overlay.now_shown(snapshot)
         self._problem = None
-        self._bad.clear()
+        self._bad = {}
         _show(snapshot)
         self._log.info(
             "snapshot.switched",

@@ -69,7 +69,9 @@ class Readiness:
         document: dict[str, Any] = {"status": "ready" if is_whole else "degraded", "checks": checks}
         if snapshot is None or is_draining:
             document["status"] = "unavailable"
-            document["reason"] = "draining" if is_draining else "no snapshot has been published yet"
+            document["reason"] = (
+                "draining" if is_draining else self._resources.snapshots.reason_for_nothing()
+            )
             return 503, document
         return 200, document
 

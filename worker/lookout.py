@@ -2,7 +2,7 @@
 
 The queue only wakes. The look finds queued rows whose wake-up was lost, leases of workers that are
 gone, ticks of the schedule, changes that lists do not follow yet, and a store that has lost its
-active snapshot; it also shows that this worker is alive.
+active snapshot or a part of it; it also shows that this worker is alive.
 """
 
 import asyncio
@@ -22,7 +22,8 @@ from shared.jobs.workers import Worker
 from shared.logs import get_logger
 from shared.settings import Settings
 from shared.snapshot.opening import open_store
-from shared.snapshot.store import SnapshotReader
+from shared.snapshot.store import Pointer, SnapshotReader
+from shared.snapshot.verification import verify_parts
 from worker.refresher_child import RefresherChild
 from worker.runner import JobRunner
 from worker.schedule import HISTORY, Schedule, is_repair_due
@@ -31,6 +32,9 @@ from worker.waiting import first_of, happens_within
 
 STORE_SECONDS = 2.0
 STORE_ANSWER_SECONDS = 10.0
+VERIFY_SECONDS = 300.0
+"""Between two readings of all that the active version consists of."""
+VERIFY_ANSWER_SECONDS = 120.0
 
 log = get_logger("worker.lookout")
 
@@ -55,6 +59,8 @@ class Lookout:
         self._schedule: Schedule | None = None
         self._tick: datetime | None = None  # under way: served once its transaction is committed
         self._has_no_snapshot = False
+        self._is_damaged = False
+        self._verified_at = float("-inf")
         self._version: str | None = None
         self._has_changes = False
         self._beaten_at = float("-inf")
@@ -72,13 +78,16 @@ class Lookout:
         store = open_store(self._settings)
         while not stop.is_set():
             try:
-                version = await thread.run(
-                    partial(_active_version, store), timeout_seconds=STORE_ANSWER_SECONDS
+                pointer = await thread.run(
+                    partial(_pointer, store), timeout_seconds=STORE_ANSWER_SECONDS
                 )
-                self._has_no_snapshot = version is None
-                if version not in (None, self._version):
-                    self._refresher.wake()  # its overlay may lack something
-                self._version = version
+                self._has_no_snapshot = pointer.version is None
+                if pointer.version != self._version:
+                    self._is_damaged = False
+                    if pointer.version is not None:
+                        self._refresher.wake()  # its overlay may lack something
+                self._version = pointer.version
+                await self._verify(pointer, store, thread)
             except (DependencyError, TimeoutError) as error:
                 log.debug("store.away", reason=str(error))
             except Exception:
@@ -86,6 +95,18 @@ class Lookout:
             await happens_within(stop, STORE_SECONDS)
         thread.close()
         store.close()
+
+    async def _verify(self, pointer: Pointer, store: SnapshotReader, thread: SerialThread) -> None:
+        """Now and then. A pinned version is the operator's: another run would not replace it."""
+        if time.monotonic() - self._verified_at < VERIFY_SECONDS:
+            return
+        self._verified_at = time.monotonic()
+        reason = await thread.run(
+            partial(_damage, store, pointer.version), timeout_seconds=VERIFY_ANSWER_SECONDS
+        )
+        if reason is not None:
+            log.error("store.damaged", version=pointer.version, reason=reason)
+        self._is_damaged = reason is not None and not pointer.is_pinned
 
     async def look(self) -> None:
         """Looks once. Raises DatabaseUnavailable, SchemaError."""
@@ -142,7 +163,7 @@ class Lookout:
                 connection, kind="precompute", origin="cron", slot=self._tick, now=now
             )
             log.info("schedule.tick", tick=self._tick.isoformat(), job_id=job and job.id)
-        if self._has_no_snapshot and is_repair_due(
+        if (self._has_no_snapshot or self._is_damaged) and is_repair_due(
             records.newest(connection, limit=HISTORY),
             now=now,
             interval_seconds=self._schedule.interval_seconds(now),
@@ -150,11 +171,23 @@ class Lookout:
             triggered = records.trigger(
                 connection, kind="precompute", origin="repair", now=now, wants_rerun=False
             )
-            log.warning("store.empty", job_id=triggered.job.id)
+            event = "store.empty" if self._has_no_snapshot else "store.damaged"
+            log.warning(event, job_id=triggered.job.id)
 
 
-def _active_version(store: SnapshotReader) -> str | None:
+def _pointer(store: SnapshotReader) -> Pointer:
     try:
-        return store.pointer().version
+        return store.pointer()
     except SnapshotError:
-        return None  # a pointer that cannot be read leads nowhere
+        return Pointer(None, 0, False)  # one that cannot be read leads nowhere
+
+
+def _damage(store: SnapshotReader, version: str | None) -> str | None:
+    """What is wrong with the version, or None. Raises StoreUnavailable."""
+    if version is None:
+        return None
+    try:
+        verify_parts(store, store.manifest(version))
+    except SnapshotError as error:
+        return error.message
+    return None

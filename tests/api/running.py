@@ -18,7 +18,7 @@ from api.overlay import Overlay
 from api.overlay_follower import OverlayFollower
 from shared.settings import Settings
 from shared.snapshot.opening import open_overlay
-from shared.snapshot.store import SnapshotReader
+from shared.snapshot.store import SnapshotCatalog
 from shared.tokens import issue_user_token
 from tests.services.snapshots import SnapshotSpec, UserSpec
 
@@ -107,7 +107,7 @@ class Api:
             await asyncio.sleep(0.01)
 
 
-def follower_of(settings: Settings, store: SnapshotReader) -> SnapshotFollower:
+def follower_of(settings: Settings, store: SnapshotCatalog) -> SnapshotFollower:
     """One that no API runs: its steps are the test's."""
     overlay = Overlay(settings.overlay_dir)
     overlay.open()

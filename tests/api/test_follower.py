@@ -189,6 +189,35 @@ async def test_a_damaged_version_is_refused_and_the_old_one_kept(
     assert api.resources.snapshots.status().problem is None
 
 
+async def test_a_process_that_has_nothing_serves_the_version_before_a_damaged_one(
+    settings: Settings, store: SnapshotStore
+) -> None:
+    held = publish_snapshot(store, spec_of(0))
+    before = publish_snapshot(store, spec_of(1))
+    bad = publish_snapshot(store, spec_of(2))
+    publish_snapshot(store, spec_of(3), activate=False)
+    damage(settings, held, "lists")
+    damage(settings, bad, "lists")
+    async with running(settings) as api:
+        await api.serves(before.version)
+        assert bad.version in await refuses(api, bad.version)
+        better = publish_snapshot(store, spec_of(4))
+        await api.serves(better.version)
+        assert api.resources.snapshots.status().problem is None
+
+
+async def test_where_no_version_can_be_read_nobody_is_told_that_there_is_none(
+    settings: Settings, store: SnapshotStore
+) -> None:
+    damage(settings, publish_snapshot(store, spec_of(1)), "lists")
+    async with running(settings) as api:
+        await until(lambda: api.resources.snapshots.status().problem)
+        for path in ("/ready", "/api/restaurants/metadata"):
+            answer = await api.client.get(path)
+            assert answer.status_code == 503
+            assert "cannot be read" in answer.text
+
+
 async def test_a_version_without_a_part_is_refused(api: Api, store: SnapshotStore) -> None:
     def without_similar(manifest: Manifest) -> Manifest:
         sizes = {name: size for name, size in manifest.bytes.items() if name != "similar"}

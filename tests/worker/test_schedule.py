@@ -17,9 +17,12 @@ from shared.db.engine import sync_engine
 from shared.jobs import records, slots
 from shared.jobs.job import Job, State
 from shared.settings import load_settings
+from shared.snapshot.layout import Keys
 from shared.snapshot.opening import open_store
+from tests.conformance.snapshot_engines import DiskEngine, RedisEngine
 from tests.services.children import wait_until
 from tests.services.processes import start_worker
+from tests.services.snapshots import SnapshotSpec, publish_snapshot
 from tests.services.versions import publish_versions
 from tests.worker.shop import Shop, shop_on
 from worker.schedule import Schedule, is_repair_due
@@ -288,6 +291,21 @@ def test_a_store_without_a_snapshot_is_repaired(shop: Shop) -> None:
         until_active()
         print(f"whole again {time.monotonic() - started:.1f} s after FLUSHDB")
         assert [each.origin for each in shop.jobs()] == ["repair", "repair"]
+
+
+def test_a_snapshot_that_lost_a_part_is_repaired(shop: Shop) -> None:
+    settings = shop.settings
+    with closing(open_store(settings)) as store:
+        version = publish_snapshot(store, SnapshotSpec(restaurants={1: None})).version
+    engine = RedisEngine(shop.redis_url) if shop.redis_url else DiskEngine(settings.store_dir)
+    engine.remove(Keys(settings.namespace).chunk(version, "lists", 0))
+    shop.cron = YEARLY
+    worker = shop.started_worker()
+    wait_until(
+        lambda: [job.origin for job in shop.jobs()] == ["repair"],
+        timeout_seconds=20,
+        describe=worker.log_tail,
+    )
 
 
 def test_a_repair_that_fails_is_not_tried_again_at_once(shop: Shop) -> None:
