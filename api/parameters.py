@@ -101,6 +101,20 @@ class TextParameter:
 
 
 @dataclass(frozen=True, slots=True)
+class NameParameter:
+    """What the client got from here, or any other text, of any length; "" where it has none yet."""
+
+    name: str
+    description: str
+
+    def read(self, text: str | None) -> str | None:
+        return None if text is None else parse_text(text, max_chars=len(text))
+
+    def schema(self) -> dict[str, Any]:
+        return {"type": "string", "pattern": f"^[^{_CONTROLS}]*$"}
+
+
+@dataclass(frozen=True, slots=True)
 class IdsParameter:
     """Ids separated by commas: `1,2,3`. Absent is none at all."""
 

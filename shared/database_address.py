@@ -36,6 +36,8 @@ def parse_database_address(text: str) -> DatabaseAddress:
     found = _FORM.match(text)
     if found is None:
         raise ValueError("is no address")
+    if found["user"] is not None and "@" in f"{found['host']}{found['database']}":
+        raise ValueError("has an @ in its password that is not written %40")
     port = found["port"]
     if port is not None and not (port.isascii() and port.isdigit()):
         raise ValueError("has a port that is no number")

@@ -7,15 +7,27 @@ network: it asks for no token and belongs on no public port.
 import errno
 import socket
 import threading
+import time
+import uuid
 from collections.abc import Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import orjson
+
 from shared.errors import SettingsError
 from shared.metrics import render
 
 CONNECTION_SECONDS = 5
+
+_PROBLEMS = {
+    400: ("malformed-request", "The request cannot be read"),
+    404: ("not-found", "There is nothing here"),
+    405: ("method-not-allowed", "This resource has no such method"),
+    414: ("url-too-long", "The address is too long"),
+    431: ("headers-too-large", "The header fields are too large"),
+}
 
 # A machine without IPv6 may still know `localhost` by an IPv6 address.
 _NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
@@ -68,6 +80,7 @@ def start_metrics_listener(port: int, host: str) -> MetricsListener:
 
 class _Handler(BaseHTTPRequestHandler):
     timeout = CONNECTION_SECONDS
+    _began = 0.0
 
     def do_GET(self) -> None:
         if self.path == "/metrics":
@@ -75,10 +88,31 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.path == "/health":
             self._answer(200, b'{"status":"ok"}', "application/json")
         else:
-            self._answer(404, b"nothing here\n", "text/plain; charset=utf-8")
+            self.send_error(404)
 
     def do_HEAD(self) -> None:
         self.do_GET()
+
+    def parse_request(self) -> bool:
+        self._began = time.perf_counter()
+        return super().parse_request()
+
+    def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
+        """Also what the base class finds wrong, in the form that errors of the API have."""
+        if code == 501:  # a method for which there is no `do_`
+            code = 405
+        name, title = _PROBLEMS.get(code, _PROBLEMS[400])
+        request_id = uuid.uuid4().hex
+        document = {
+            "type": f"urn:tastematch:problem:{name}",
+            "title": title,
+            "status": code,
+            "detail": "/metrics and /health can be read here",
+            "code": name,
+            "request_id": request_id,
+        }
+        self.close_connection = True
+        self._answer(code, orjson.dumps(document), "application/problem+json", request_id)
 
     def version_string(self) -> str:
         return "tastematch"
@@ -86,11 +120,20 @@ class _Handler(BaseHTTPRequestHandler):
     def log_message(self, format: str, *args: Any) -> None:
         """Scrapes are not logged."""
 
-    def _answer(self, status: int, body: bytes, content_type: str) -> None:
+    def _answer(
+        self, status: int, body: bytes, content_type: str, request_id: str | None = None
+    ) -> None:
+        seconds = time.perf_counter() - self._began
         with suppress(OSError):  # the scraper went away
             self.send_response(status)
             self.send_header("Content-Type", content_type)
             self.send_header("Content-Length", str(len(body)))
+            self.send_header("Cache-Control", "no-store")
+            self.send_header("X-Request-ID", request_id or uuid.uuid4().hex)
+            self.send_header("X-Process-Time", f"{seconds:.6f}")
+            self.send_header("Server-Timing", f"app;dur={seconds * 1000:.3f}")
+            if status == 405:
+                self.send_header("Allow", "GET, HEAD")
             self.end_headers()
             if self.command != "HEAD":
                 self.wfile.write(body)

@@ -8,6 +8,7 @@ machine share them; production refuses that.
 
 import json
 import os
+import re
 import secrets
 import tempfile
 from collections.abc import Mapping
@@ -28,8 +29,11 @@ if TYPE_CHECKING:
 
 SECRET_MIN_BYTES = 32
 SECRETS_FILE = "secrets.json"
+DATA_DIR = Path(".data")
 REDIS_PARAMETERS = {"ssl_cert_reqs", "ssl_ca_certs"}
 SSL_MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
+
+_IN_A_HEADER = re.compile(r"[!-~]+")
 
 Source = Literal["environment", "generated", "default"]
 
@@ -41,9 +45,13 @@ def _database_url(value: str) -> str:
         url = parse_database_address(value)
         port_is_valid = url.port is None or 0 < url.port < 65536
     except ValueError:
-        raise ValueError("is not a database address such as postgresql://user@host/name") from None
-    if url.scheme not in ("postgres", "postgresql", "sqlite") or not port_is_valid:
+        raise ValueError(
+            "is not a database address such as postgresql://user@host/name (in a password @ is %40)"
+        ) from None
+    if url.scheme not in ("postgres", "postgresql", "sqlite"):
         raise ValueError("must begin with postgres://, postgresql:// or sqlite://")
+    if not port_is_valid:
+        raise ValueError("has a port that there is not")
     if url.scheme == "sqlite":
         if url.host:
             raise ValueError("takes three slashes for a relative, four for an absolute SQLite path")
@@ -93,7 +101,7 @@ def _cron(value: str) -> str:
         try:
             CronSim(value, datetime.now(UTC))
         except CronSimError:
-            raise ValueError("is not a cron expression of five fields") from None
+            raise ValueError("is not a cron expression of five fields that comes due") from None
     return value
 
 
@@ -146,7 +154,9 @@ class Settings(BaseSettings):
     ] = Field(alias="REDIS_URL", default=None, repr=False)
 
     env: Literal["development", "production"] = Field(alias="TASTEMATCH_ENV", default="development")
-    data_dir: Path = Field(alias="TASTEMATCH_DATA_DIR", default=Path(".data"))
+    data_dir: Annotated[Path, BeforeValidator(lambda value: value or DATA_DIR)] = Field(
+        alias="TASTEMATCH_DATA_DIR", default=DATA_DIR
+    )
     namespace: Annotated[str, AfterValidator(_namespace)] = Field(
         alias="TASTEMATCH_NAMESPACE", default="tastematch"
     )
@@ -360,6 +370,12 @@ def _check_keys(settings: Settings) -> None:
         raise SettingsError(f"{given[1]}: cannot stand beside {given[0]}; set one of them")
     if settings.jwks_file and not settings.jwks_file.is_file():
         raise SettingsError("TASTEMATCH_JWKS_FILE: is not a readable file")
+    for name, token in (
+        ("TASTEMATCH_SERVICE_TOKEN", settings.service_token),
+        ("TASTEMATCH_VIEWER_TOKEN", settings.viewer_token),
+    ):
+        if token and not _IN_A_HEADER.fullmatch(token.get_secret_value()):
+            raise SettingsError(f"{name}: takes printable ASCII characters without blanks")
     if settings.service_token and settings.service_token == settings.viewer_token:
         raise SettingsError("TASTEMATCH_VIEWER_TOKEN: must differ from TASTEMATCH_SERVICE_TOKEN")
 

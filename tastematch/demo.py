@@ -37,7 +37,10 @@ STOP_SECONDS = 12.0
 
 
 def main() -> int:
-    """Exit code: 0 after Ctrl-C or a stop, 1 when a stage failed."""
+    """Exit code: 0 after Ctrl-C, 1 when a stage failed, 128 + n where signal n ended it."""
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as `nohup` has it
+            signal.signal(number, _end)
     # The demo is the embedded default whatever the shell it is typed in points at.
     for name in ("DATABASE_URL", "REDIS_URL", "TASTEMATCH_ENV"):
         os.environ.pop(name, None)
@@ -214,12 +217,16 @@ def _tomorrow() -> str:
     return datetime.fromtimestamp(time.time() + TOKEN_SECONDS, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
+def _end(number: int, _frame: object) -> None:
+    raise SystemExit(128 + number)  # on its way the server is stopped
+
+
 def _stop(server: "subprocess.Popen[bytes]") -> None:
     if server.poll() is None:
         server.send_signal(signal.SIGTERM)
     try:
         server.wait(STOP_SECONDS)
-    except (subprocess.TimeoutExpired, KeyboardInterrupt):
+    except (subprocess.TimeoutExpired, KeyboardInterrupt, SystemExit):
         server.kill()
         server.wait()
 

@@ -15,7 +15,7 @@ from api.caching import is_match
 from api.deps import Resources
 from api.documented import METADATA, UNCHANGED, problems
 from api.metadata_forms import Representation
-from api.parameters import IdsParameter, TextParameter, openapi_parameters, read_query
+from api.parameters import IdsParameter, NameParameter, openapi_parameters, read_query
 from api.shown import Shown
 from shared.errors import FieldError, InvalidInput, SnapshotUnavailable
 from shared.metrics import metadata_served
@@ -23,7 +23,11 @@ from shared.metrics import metadata_served
 PATH = "/api/restaurants/metadata"
 MAX_IDS = 100
 PARAMETERS = (
-    TextParameter("since", 64, "The `version` of the metadata the client holds: only what changed"),
+    NameParameter(
+        "since",
+        "The `version` of the metadata the client holds: only what changed. Any other text gives "
+        "the full form",
+    ),
     IdsParameter(
         "ids",
         MAX_IDS,

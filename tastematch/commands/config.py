@@ -1,5 +1,7 @@
 """`tastematch config`."""
 
+from contextlib import suppress
+
 import click
 
 from shared.settings import describe_settings, load_settings
@@ -9,7 +11,12 @@ from shared.settings import describe_settings, load_settings
 @click.option("--json", "as_json", is_flag=True, help="One JSON document on stdout.")
 def command(as_json: bool) -> None:
     """Prints the effective settings with their source, secrets masked."""
-    rows = describe_settings(load_settings())
+    settings = load_settings()
+    with suppress(ImportError):  # an image that serves nothing has not what keys are read with
+        from shared.tokens import TokenVerifier
+
+        TokenVerifier(settings)  # a key that cannot be used is named here, too
+    rows = describe_settings(settings)
     if as_json:
         import orjson
 

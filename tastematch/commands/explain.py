@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shared.parsing import MAX_ID
 from shared.settings import load_settings
 from tastematch.active_snapshot import active_snapshot, changes_of
+from tastematch.user_id import UserId
 
 if TYPE_CHECKING:
     from api.changes import UserChanges
@@ -31,7 +31,7 @@ _SENTENCES = {
 
 
 @click.command("explain", epilog="Example: tastematch explain --user 42 --list discover --limit 5")
-@click.option("--user", "user_id", type=click.IntRange(0, MAX_ID), required=True, help="User id.")
+@click.option("--user", "user_id", type=UserId(), required=True, help="User id.")
 @click.option(
     "--list",
     "list_names",

@@ -6,9 +6,9 @@ from typing import Any
 
 import click
 
-from shared.parsing import MAX_ID
 from shared.settings import load_settings
 from tastematch.active_snapshot import active_snapshot, changes_of
+from tastematch.user_id import UserId
 
 LISTS = ("for_you", "discover", "order_again")
 MAX_LIMIT = 200
@@ -18,7 +18,7 @@ DEFAULT_LIMIT = 20
 @click.command(
     "recommend", epilog="Example: tastematch recommend --user 42 --list discover --names"
 )
-@click.option("--user", "user_id", type=click.IntRange(0, MAX_ID), required=True, help="User id.")
+@click.option("--user", "user_id", type=UserId(), required=True, help="User id.")
 @click.option(
     "--list", "list_name", type=click.Choice(LISTS), default=LISTS[0], help="Default: for_you."
 )

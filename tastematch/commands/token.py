@@ -7,8 +7,8 @@ import click
 
 from shared.errors import SettingsError
 from shared.settings import Settings, load_settings
+from tastematch.user_id import UserId
 
-MAX_USER_ID = 2**63 - 1
 UNIT_SECONDS = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 
 _TTL = re.compile(r"([1-9][0-9]{0,8})([smhd])", re.ASCII)
@@ -31,7 +31,7 @@ class _Ttl(click.ParamType[int]):
 @click.command(
     "token", epilog='Example: curl -H "Authorization: Bearer $(tastematch token --user 42)" …'
 )
-@click.option("--user", type=click.IntRange(0, MAX_USER_ID), metavar="ID", help="For that user.")
+@click.option("--user", type=UserId(), metavar="ID", help="For that user.")
 @click.option("--ttl", type=_Ttl(), default="1h", show_default=True, help="How long it is good.")
 @click.option("--service", is_flag=True, help="The token of schedulers and backends.")
 @click.option("--viewer", is_flag=True, help="The token that reads all and changes nothing.")

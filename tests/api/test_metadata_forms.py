@@ -97,7 +97,7 @@ async def test_a_copy_of_the_release_before_is_served_without_its_history(
         assert (await document(api, f"since={new.metadata_version}"))["kind"] == "delta"
 
 
-@pytest.mark.parametrize("since", ["0123456789abcdef", "x", "W/%22x%22", "0" * 64, "%C3%A9"])
+@pytest.mark.parametrize("since", ["0123456789abcdef", "", "x", "W/%22x%22", "0" * 5_000, "%C3%A9"])
 async def test_since_an_unknown_version_gives_the_full_form(
     api: Api, store: SnapshotStore, since: str
 ) -> None:
@@ -283,10 +283,8 @@ async def test_at_most_100_ids(api: Api) -> None:
         ("ids=9223372036854775808", "ids"),
         ("ids=1000000000000000000000000000000", "ids"),
         ("ids=1&ids=2", "ids"),
-        ("since=", "since"),
         ("since=a%00", "since"),
         ("since=%FF", "since"),
-        (f"since={'a' * 65}", "since"),
         ("since=a&since=b", "since"),
         ("since=a&ids=1", "ids"),
         ("SINCE=a", "SINCE"),

@@ -28,7 +28,7 @@ OLD = datetime(2020, 2, 29, 12, 0, 0, 123456, tzinfo=UTC)
 USER = 42
 REFUSED: list[tuple[str, int, set[str] | None]] = [
     ("{}", 422, {"restaurant_id"}),
-    ("", 422, {"restaurant_id"}),
+    ("", 400, None),
     ('{"restaurant_id":null}', 422, {"restaurant_id"}),
     *[
         (f'{{"restaurant_id":{value}}}', 422, {"restaurant_id"})

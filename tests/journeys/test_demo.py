@@ -46,8 +46,8 @@ def answer_of(words: list[str]) -> bytes:
         return bytes(answer.read())
 
 
-def run_demo(environment: dict[str, str], folder: Path) -> str:
-    """Starts the demo, follows its curl lines, ends it by Ctrl-C; returns what it printed."""
+def run_demo(environment: dict[str, str], folder: Path, *, ended_by: signal.Signals) -> str:
+    """Starts the demo, follows its curl lines, ends it; returns what it printed."""
     folder.mkdir()
     child = Child(
         COMMAND,
@@ -74,25 +74,25 @@ def run_demo(environment: dict[str, str], folder: Path) -> str:
         assert set(ids) <= {name.decode() for name in names}
         helpers = child.descendants()
         assert helpers, "the API and the worker are processes of the demo"
-        child.send(signal.SIGINT)
+        child.send(ended_by)
         wait_until(
             lambda: child.exit_status is not None and not any(h.is_running() for h in helpers),
             timeout_seconds=15,
             describe=child.log_tail,
         )
-        assert child.exit_status == 0
+        assert child.exit_status == (0 if ended_by == signal.SIGINT else 128 + ended_by)
         return said
     finally:
         child.stop(timeout_seconds=15)
 
 
 def test_from_an_empty_folder_and_again(environment: dict[str, str], tmp_path: Path) -> None:
-    first = run_demo(environment, tmp_path / "first")
+    first = run_demo(environment, tmp_path / "first", ended_by=signal.SIGINT)
     for stage in ("create the database", "import data/entree", "precompute a snapshot"):
         assert re.search(rf"^{stage} +\d+\.\d s$", first, re.MULTILINE)
     assert "imported 50467, updated 0, unchanged 0, rejected 0" in first
 
-    second = run_demo(environment, tmp_path / "second")
+    second = run_demo(environment, tmp_path / "second", ended_by=signal.SIGTERM)
     assert "there already" in second
     assert "import" not in second
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import os
@@ -196,7 +197,19 @@ def test_the_listener_answers_metrics_and_health_and_nothing_else(listening: int
     assert ask(listening, "HEAD", "/metrics")[::2] == (200, b"")
     for path in ("/", "/metrics/", "/../etc/passwd", "/api/jobs"):
         assert ask(listening, "GET", path)[0] == 404
-    assert ask(listening, "POST", "/metrics")[0] == 501
+    for method in ("POST", "DELETE", "BREW"):
+        status, content_type, body = ask(listening, method, "/metrics")
+        assert (status, content_type) == (405, "application/problem+json")
+        assert json.loads(body)["code"] == "method-not-allowed"
+
+
+def test_answers_of_the_listener_have_the_fields_that_all_answers_have(listening: int) -> None:
+    for path in ("/metrics", "/nowhere"):
+        connection = http.client.HTTPConnection("127.0.0.1", listening, timeout=5)
+        with contextlib.closing(connection):
+            connection.request("GET", path)
+            fields = {name.lower() for name, _ in connection.getresponse().getheaders()}
+            assert {"x-request-id", "x-process-time", "server-timing", "cache-control"} <= fields
 
 
 def test_a_silent_client_does_not_keep_others_waiting(listening: int) -> None:

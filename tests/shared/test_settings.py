@@ -65,6 +65,13 @@ def test_defaults_are_the_documented_ones(tmp_path: Path, variable: str) -> None
         assert getattr(load(tmp_path, {variable: ""}), names[variable]) is None
 
 
+def test_a_data_folder_that_is_empty_is_the_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert load_settings({"TASTEMATCH_DATA_DIR": ""}).data_dir == Path(".data")
+
+
 def test_the_database_defaults_to_a_file_in_the_data_folder(tmp_path: Path) -> None:
     settings = load(tmp_path)
 
@@ -104,6 +111,8 @@ WRONG = [
     ("DATABASE_URL", "postgres://u:TOPSECRET@db:port/shop"),
     ("DATABASE_URL", "postgres://u:TOPSECRET@db/shop?sslmode=TOPSECRET"),
     ("DATABASE_URL", "postgres://u:TOPSECRET@db/shop?unknown=1"),
+    ("DATABASE_URL", "postgres://u:TOP@TOPSECRET@db/shop"),
+    ("DATABASE_URL", "postgres://u:TOP@w/TOPSECRET@db/shop"),
     ("DATABASE_URL", "sqlite://TOPSECRET/shop.db"),
     ("DATABASE_URL", "sqlite://"),
     ("DATABASE_URL", "sqlite:///:memory:"),
@@ -146,6 +155,8 @@ WRONG = [
     ("TASTEMATCH_DASK_SCHEDULER", "tcp://TOPSECRET@dask:8786"),
     ("TASTEMATCH_DASK_SCHEDULER", "tcp://dask:8786/TOPSECRET"),
     ("TASTEMATCH_DASK_SCHEDULER", "tcp://dask:8786?x=TOPSECRET"),
+    ("TASTEMATCH_SERVICE_TOKEN", "TOPSECRETé"),
+    ("TASTEMATCH_VIEWER_TOKEN", "TOPSECRET and a blank"),
     ("TASTEMATCH_JWT_USER_CLAIM", ""),
     ("TASTEMATCH_JWT_MAX_LIFETIME_DAYS", "0"),
     ("TASTEMATCH_JWKS_FILE", "/TOPSECRET/keys.json"),
