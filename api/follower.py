@@ -231,11 +231,11 @@ class SnapshotFollower:
         if self.active is not None:
             self._previous = self.active.version
             self._kept.add(self.active, active=version)
+        self._problem = None
+        self._bad = {}
         with self._overlay.lock:  # so that what was told is in the lists of one or the other
             self.active = snapshot
             self._overlay.now_shown(snapshot)
-        self._problem = None
-        self._bad = {}
         _show(snapshot)
         self._log.info(
             "snapshot.switched",

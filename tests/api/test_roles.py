@@ -38,7 +38,7 @@ MATRIX = {
     "GET /api/restaurants/{restaurant_id}/similar": EVERYONE,
     "GET /api/lists/{list_name}": EVERYONE,
     "GET /api/orders": MINE,
-    "POST /api/orders": MINE | {"user": 422, "other": 422},
+    "POST /api/orders": MINE | {"user": 400, "other": 400},
     "POST /api/orders/batch": SERVICE | {"service": 200},
     "GET /api/preferences": MINE,
     "PUT /api/preferences": MINE | {"user": 400, "other": 400},
