@@ -63,8 +63,8 @@ clean: ## remove the environment and the demo's data
 	rm -rf $(VENV) .data
 
 # The lock files are whole, so pip need not look for dependencies; it would also compile one file
-# after the other. What nothing here imports stays uncompiled: other packages' tests, and mypy's
-# sources, which it brings compiled to C. What does not compile are templates. TasteMatch itself
+# after the other. What nothing here imports stays uncompiled: other packages' tests and lexers, and
+# mypy's sources, which it brings compiled to C. What does not compile are templates. TasteMatch itself
 # is a line in the path (compat): a finder of modules would cost each process 12 ms.
 # A stamp holds the checksum of the lock file it was made from: a second run installs nothing.
 # The dev set contains the demo set, so a stamp of dev serves both.
@@ -84,7 +84,7 @@ define install
 	$(BIN)/python -m pip install --quiet --no-compile --no-deps --require-hashes -r requirements/$(1).lock && \
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --no-index \
 	  --config-settings editable_mode=compat -e . && \
-	{ $(BIN)/python -m compileall -qq -j 2 -x '/(tests|mypy|mypyc|pip|setuptools)/' $(VENV)/lib || true; } && \
+	{ $(BIN)/python -m compileall -qq -j 2 -x '/(tests|lexers|mypy|mypyc|pip|setuptools)/' $(VENV)/lib || true; } && \
 	rm -f $(VENV)/.ok-$(1)-* && touch $(VENV)/.ok-$(1)-$$sum
 endef
 
