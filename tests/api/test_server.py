@@ -11,6 +11,7 @@ import signal
 import socket
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from tests.services.children import Child, unused_port, wait_until
 from tests.services.processes import Serving, run_tastematch, start_serve
 from tests.services.snapshots import SnapshotSpec, publish_snapshot
 
+get = partial(httpx.get, verify=False)  # or it reads all certificates, each time
 MANY = SnapshotSpec(restaurants=dict.fromkeys(range(1, 12_001)))
 
 
@@ -52,9 +54,7 @@ def _settings(folder: Path) -> Settings:
 
 def _wait_for_lists(url: str) -> None:
     address = f"{url}/api/lists/popular"
-    wait_until(
-        lambda: httpx.get(address).status_code == 200, timeout_seconds=10, describe="a snapshot"
-    )
+    wait_until(lambda: get(address).status_code == 200, timeout_seconds=10, describe="a snapshot")
 
 
 def _connect(port: int, *, timeout_seconds: float = 20.0) -> socket.socket:
@@ -128,12 +128,12 @@ def test_what_is_too_large_or_no_request_is_refused(
     document = _problem(answer)
     assert document["status"] == (status or document["status"])
     assert document["status"] in (400, 413, 414, 431)
-    assert httpx.get(f"{serving.url}/health").status_code == 200
+    assert get(f"{serving.url}/health").status_code == 200
 
 
 @pytest.mark.parametrize("size", [8_000, 30_000])
 def test_what_is_large_but_allowed_passes(serving: Serving, size: int) -> None:
-    response = httpx.get(f"{serving.url}/health", headers={"X-Long": "a" * size})
+    response = get(f"{serving.url}/health", headers={"X-Long": "a" * size})
     assert response.status_code == 200
 
 
@@ -157,7 +157,7 @@ def test_floods_take_no_memory(serving: Serving) -> None:
                     sent += len(piece)
             assert sent < 20_000_000
     assert process.memory_info().rss - before < 20 * 1024**2
-    assert httpx.get(f"{serving.url}/health").status_code == 200
+    assert get(f"{serving.url}/health").status_code == 200
 
 
 async def test_slow_clients_are_cut_off_and_harm_nobody(serving: Serving) -> None:
@@ -259,7 +259,7 @@ def test_odd_paths_lead_nowhere(serving: Serving, path: str) -> None:
 
 def test_no_answer_names_the_server(serving: Serving) -> None:
     for path in ("/health", "/nowhere", "/ready"):
-        assert "server" not in httpx.get(serving.url + path).headers
+        assert "server" not in get(serving.url + path).headers
 
 
 def test_log_lines_are_json_and_hold_no_text_of_clients(tmp_path: Path) -> None:
@@ -290,13 +290,13 @@ def test_log_lines_are_json_and_hold_no_text_of_clients(tmp_path: Path) -> None:
 def test_localhost_is_both_loopback_addresses(tmp_path: Path) -> None:
     with start_serve("--host", "localhost", env={"TASTEMATCH_DATA_DIR": str(tmp_path)}) as serving:
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{serving.port}/health").status_code == 200
+            assert get(f"http://{host}:{serving.port}/health").status_code == 200
 
 
 def test_every_address_is_ipv4_too(tmp_path: Path) -> None:
     with start_serve("--host", "::", env={"TASTEMATCH_DATA_DIR": str(tmp_path)}) as serving:
         for host in ("127.0.0.1", "[::1]"):
-            assert httpx.get(f"http://{host}:{serving.port}/health").status_code == 200
+            assert get(f"http://{host}:{serving.port}/health").status_code == 200
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::"])
@@ -349,7 +349,7 @@ def test_a_signal_lets_what_is_in_flight_finish(data_dir: Path, number: signal.S
         slow = sockets.enter_context(_connect(serving.port))
         slow.sendall(b"POST /health HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nab")
         wait_until(
-            lambda: httpx.get(f"{serving.url}/health").status_code == 200,
+            lambda: get(f"{serving.url}/health").status_code == 200,
             timeout_seconds=5,
             describe="an answer beside the slow request",
         )
@@ -409,19 +409,19 @@ def test_killed_it_starts_again_from_its_own_copy(tmp_path: Path) -> None:
             timeout_seconds=5,
             describe="the note of what to open",
         )
-        expected = httpx.get(f"{serving.url}/api/recommendations", headers=headers).json()
+        expected = get(f"{serving.url}/api/recommendations", headers=headers).json()
         serving.child.kill()
     shutil.rmtree(settings.store_dir)
     # A database that nobody answers for.
     env |= {"DATABASE_URL": f"postgresql://nobody@127.0.0.1:{unused_port()}/shop"}
     started = time.monotonic()
     with start_serve(env=env) as serving:
-        response = httpx.get(f"{serving.url}/api/recommendations", headers=headers)
+        response = get(f"{serving.url}/api/recommendations", headers=headers)
         assert time.monotonic() - started < 5
         assert response.status_code == 200
         assert response.json() == expected
         assert response.headers["x-snapshot-version"] == manifest.version
-        ready = httpx.get(f"{serving.url}/ready")
+        ready = get(f"{serving.url}/ready")
         assert ready.status_code == 200
         assert ready.json()["status"] == "degraded"
         assert ready.json()["checks"]["database"] == "down"
@@ -439,15 +439,15 @@ def test_metrics_stay_off_the_public_port_in_production(tmp_path: Path) -> None:
         "TASTEMATCH_METRICS_PORT": str(metrics_port),
     }
     with start_serve(env=env) as serving:
-        assert httpx.get(f"{serving.url}/metrics").status_code == 404
-        private = httpx.get(f"http://127.0.0.1:{metrics_port}/metrics")
+        assert get(f"{serving.url}/metrics").status_code == 404
+        private = get(f"http://127.0.0.1:{metrics_port}/metrics")
         assert private.status_code == 200
         assert "tastematch_http_requests_total" in private.text
 
 
 def _status(url: str) -> int | None:
     try:
-        return httpx.get(url, timeout=2).status_code
+        return get(url, timeout=2).status_code
     except httpx.HTTPError:
         return None
 
