@@ -18,6 +18,7 @@ from types import FrameType
 
 import uvicorn
 
+from shared.startup import loaded
 from api.app import create_app
 from api.lifecycle import Lifecycle
 from api.local_copies import check_folder
@@ -68,6 +69,7 @@ def run(settings: Settings, *, host: str, port: int, companion: Companion | None
             backlog=BACKLOG,
         )
         server = _Server(config, lifecycle)
+        loaded()
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(server, sockets, companion))
     finally:

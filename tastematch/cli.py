@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 
+import shared.startup  # noqa: F401 - before what is large
 from shared.errors import (
     DependencyError,
     StrictDataError,

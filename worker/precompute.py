@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import click
 import orjson
 
+from shared.startup import loaded
 from shared.db.engine import database_errors, sync_engine
 from shared.errors import SnapshotDamaged, TasteMatchError
 from shared.logs import configure_logs, get_logger
@@ -237,6 +238,7 @@ def main(
             out.write(orjson.dumps(event) + b"\n")
             out.flush()
 
+    loaded()
     bound_heap()
     if not only_plan:
         end_with_parent()

@@ -12,6 +12,7 @@ import uuid
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
+from shared.startup import loaded
 from shared.db.engine import sync_engine
 from shared.db.schema import check_schema
 from shared.errors import DatabaseUnavailable
@@ -53,6 +54,7 @@ async def run_worker(
     Raises DatabaseUnavailable where the database does not answer for `start_seconds`, SchemaError
     where its tables are not those of this release.
     """
+    loaded()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -13,6 +13,7 @@ from typing import Any
 
 import orjson
 
+from shared.startup import loaded
 from shared.db.engine import sync_engine
 from shared.errors import DependencyError, SnapshotError, TasteMatchError
 from shared.logs import configure_logs, get_logger
@@ -91,6 +92,7 @@ def _tell(event: dict[str, Any]) -> None:
 
 
 def main() -> None:
+    loaded()
     bound_heap()
     wake = threading.Event()
     end_with_parent(on_word=wake.set)

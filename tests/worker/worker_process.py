@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import sys
 
+import shared.startup  # noqa: F401 - before what is large
 from shared.errors import TasteMatchError
 from shared.logs import configure_logs
 from shared.settings import load_settings

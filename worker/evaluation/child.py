@@ -14,6 +14,7 @@ from typing import Any
 import click
 import orjson
 
+from shared.startup import loaded
 from shared.errors import TasteMatchError
 from shared.logs import configure_logs, get_logger
 from shared.peak_memory import peak_rss_mb
@@ -91,6 +92,7 @@ STEPS = {"folder": read_folder, "database": read_database, "algorithm": run_algo
 @click.command()
 @click.argument("order")
 def main(order: str) -> None:
+    loaded()
     bound_heap()
     end_with_parent()
     try:
