@@ -20,7 +20,7 @@ from worker.refresh import Refresher
 from worker.refresher_reading import UserState
 
 USERS = 500
-WARM_UP = 50
+WARM_UP = 500
 
 
 def main() -> None:

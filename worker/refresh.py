@@ -53,7 +53,8 @@ class Refresher:
         """Raises OSError where no model of this release is there."""
         self._kept: KeptModel = open_model(folder)
         self._ranker = load_ranker(folder)
-        self._held = HeldRows(folder, self._ranker.graph, max_bytes=HELD_BYTES)
+        often = np.argsort(-self._kept.scores, kind="stable")
+        self._held = HeldRows(folder, self._ranker.graph, often=often, max_bytes=HELD_BYTES)
         self._rows = index_ids(self._kept.restaurant_ids)
         is_active = self._ranker.surroundings.facts.is_candidate
         self._ordinals = (np.cumsum(is_active) - 1).astype(np.int64)

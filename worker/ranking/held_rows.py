@@ -20,10 +20,13 @@ _NOWHERE = -1
 
 
 class HeldRows:
-    """Full, it lets go of all its rows: those that many histories use are soon there again."""
+    """Full, it lets go of its rows but those that histories use most."""
 
-    def __init__(self, folder: Path, graph: ItemGraph, *, max_bytes: int) -> None:
-        """graph: the one that lies in the folder."""
+    def __init__(
+        self, folder: Path, graph: ItemGraph, *, often: NDArray[np.int64], max_bytes: int
+    ) -> None:
+        """graph: the one that lies in the folder. often: its rows, the most used first; of them
+        half the room is held from the beginning."""
         restaurants = len(graph.indptr) - 1
         entries = min(max_bytes // ENTRY_BYTES, len(graph.indices))
         self._graph = graph
@@ -40,6 +43,9 @@ class HeldRows:
             file = os.open(folder / name, os.O_RDONLY)
             weakref.finalize(self, os.close, file)
             self._parts.append((file, array.view(np.uint8).data))
+        needed = np.cumsum(graph.indptr.take(often + 1) - graph.indptr.take(often))
+        self._often = often[needed <= entries // 2].astype(np.int32)
+        self._let_go(self._often)
 
     def places_of(self, restaurants: NDArray[np.int32]) -> NDArray[np.int32] | None:
         """Which of `rows` is each restaurant's, until the next call; None where they do not fit.
@@ -50,15 +56,23 @@ class HeldRows:
         missing = restaurants[places == _NOWHERE]
         if len(missing):
             if not self._read(missing):
-                self._place_of.fill(_NOWHERE)
-                self._held = 0
-                if not self._read(restaurants):
+                self._let_go(self._often)
+                missing = restaurants[self._place_of.take(restaurants) == _NOWHERE]
+                if not self._read(missing) and not self._let_go(restaurants):
                     return None
             places = self._place_of.take(restaurants)
         return places
 
+    def _let_go(self, restaurants: NDArray[np.int32]) -> bool:
+        """Of all rows but theirs. Whether there is room for these."""
+        self._place_of.fill(_NOWHERE)
+        self._held = 0
+        return self._read(restaurants)
+
     def _read(self, restaurants: NDArray[np.int32]) -> bool:
         """Whether there was room for their rows; without it, nothing is read."""
+        if not len(restaurants):
+            return True
         wanted = np.array(list(set(restaurants.tolist())))
         begins = self._graph.indptr.take(wanted)
         sizes = self._graph.indptr.take(wanted + 1) - begins

@@ -26,9 +26,14 @@ def graph(matrix: InteractionMatrix, tmp_path: Path) -> ItemGraph:
     return save_graph(fit_item_graph(matrix, k=K), tmp_path)
 
 
+NONE = np.empty(0, np.int64)
+
+
+@pytest.mark.parametrize("often", [0, 20, 50])
 @pytest.mark.parametrize("rows", [30, 50, 1000])
-def test_histories_point_to_the_same_bits_whatever_is_held(matrix, graph, tmp_path, rows):
-    held = HeldRows(tmp_path, graph, max_bytes=rows * (K + 1) * ENTRY_BYTES)
+def test_histories_point_to_the_same_bits_whatever_is_held(matrix, graph, tmp_path, rows, often):
+    most_used = np.arange(50)[::-1][:often]
+    held = HeldRows(tmp_path, graph, often=most_used, max_bytes=rows * (K + 1) * ENTRY_BYTES)
     mapped = filter_rows(graph, has_seen=False)
     users = len(matrix.user_ids)
     for start in [*range(users), *range(users)]:
@@ -44,7 +49,7 @@ def test_histories_point_to_the_same_bits_whatever_is_held(matrix, graph, tmp_pa
 
 
 def test_more_rows_than_fit_are_nowhere_and_fewer_are_found_again(graph, tmp_path):
-    held = HeldRows(tmp_path, graph, max_bytes=3 * (K + 1) * ENTRY_BYTES)
+    held = HeldRows(tmp_path, graph, often=NONE, max_bytes=3 * (K + 1) * ENTRY_BYTES)
     assert held.places_of(np.arange(50, dtype=np.int32)) is None
     places = held.places_of(np.array([7, 3, 7], np.int32))
     assert places is not None
@@ -56,8 +61,20 @@ def test_more_rows_than_fit_are_nowhere_and_fewer_are_found_again(graph, tmp_pat
         assert held.rows.values[there].tolist() == graph.values[own].tolist()
 
 
+def test_what_is_used_most_stays_held(graph, tmp_path):
+    most_used = np.array([9, 8])
+    held = HeldRows(tmp_path, graph, often=most_used, max_bytes=5 * (K + 1) * ENTRY_BYTES)
+    before = held.rows.indices.tobytes()
+    for restaurant in range(10, 40):
+        places = held.places_of(np.array([9, restaurant, 8], np.int32))
+        assert places is not None
+        assert places.tolist()[::2] == [1, 0], "in the order of their ids"
+    width = 4 * int(held.rows.indptr[2])
+    assert held.rows.indices.tobytes()[:width] == before[:width]
+
+
 def test_nobody_needs_no_rows(graph, tmp_path):
-    held = HeldRows(tmp_path, graph, max_bytes=0)
+    held = HeldRows(tmp_path, graph, often=NONE, max_bytes=0)
     places = held.places_of(np.empty(0, np.int32))
     assert places is not None
     assert len(places) == 0
