@@ -16,7 +16,7 @@ PARENT_MB = 72
 CHILD_MB = 98
 """The child with numpy, scipy, database driver and store client loaded, before any data."""
 REFRESHER_MB = 128
-"""The process that refreshes lists, beside a run: it lets go of what it mapped rather than more."""
+"""The process that refreshes lists, beside a run: the rows that it holds are bounded."""
 
 SPARE_MB = 22
 """Left over: what allocators keep back, or the client of a Dask cluster."""
