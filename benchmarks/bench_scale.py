@@ -279,11 +279,14 @@ def _print(size: Size, figures: Figures, options: argparse.Namespace) -> None:
             for name, peak in _largest(figures.process_peaks)
         ),
         ("peak that --plan predicts", f"{figures.plan['peak_mb']:.0f} MB", ""),
-        ("one user anew, warm, median", f"{figures.one_user['median']:.2f} ms", ""),
-        (
-            "one user anew, warm, 95 %",
-            f"{figures.one_user['p95']:.2f} ms",
-            f"{MAX_ONE_USER_MS:g} ms",
+        *(
+            (
+                f"one user anew, {name}, median, 95 %",
+                ", ".join(f"{figures.one_user[f'{name}_{at}']:.2f}" for at in ("median", "p95"))
+                + " ms",
+                limit,
+            )
+            for name, limit in (("new", ""), ("warm", f"{MAX_ONE_USER_MS:g} ms"))
         ),
         ("peak RSS of that process", f"{figures.one_user['peak_mb']:.0f} MB", ""),
         ("distinct pairs", f"{counts['interactions'] / counts['orders']:.3f} of the orders", ""),

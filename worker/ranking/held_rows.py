@@ -44,8 +44,9 @@ class HeldRows:
             weakref.finalize(self, os.close, file)
             self._parts.append((file, array.view(np.uint8).data))
         needed = np.cumsum(graph.indptr.take(often + 1) - graph.indptr.take(often))
-        self._often = often[needed <= entries // 2].astype(np.int32)
-        self._let_go(self._often)
+        first = often[needed <= entries // 2].astype(np.int32)
+        self._read(first)
+        self._at_first = self._place_of.copy(), len(first)
 
     def places_of(self, restaurants: NDArray[np.int32]) -> NDArray[np.int32] | None:
         """Which of `rows` is each restaurant's, until the next call; None where they do not fit.
@@ -56,18 +57,12 @@ class HeldRows:
         missing = restaurants[places == _NOWHERE]
         if len(missing):
             if not self._read(missing):
-                self._let_go(self._often)
-                missing = restaurants[self._place_of.take(restaurants) == _NOWHERE]
-                if not self._read(missing) and not self._let_go(restaurants):
+                place_of, self._held = self._at_first
+                self._place_of[:] = place_of
+                if not self._read(restaurants[place_of.take(restaurants) == _NOWHERE]):
                     return None
             places = self._place_of.take(restaurants)
         return places
-
-    def _let_go(self, restaurants: NDArray[np.int32]) -> bool:
-        """Of all rows but theirs. Whether there is room for these."""
-        self._place_of.fill(_NOWHERE)
-        self._held = 0
-        return self._read(restaurants)
 
     def _read(self, restaurants: NDArray[np.int32]) -> bool:
         """Whether there was room for their rows; without it, nothing is read."""

@@ -40,7 +40,9 @@ def test_histories_point_to_the_same_bits_whatever_is_held(matrix, graph, tmp_pa
         stop = min(start + 1 + start % 2, users)
         restaurants = matrix.restaurants[matrix.indptr[start] : matrix.indptr[stop]]
         places = held.places_of(restaurants)
-        assert places is not None
+        if places is None:  # more rows than the half that is left
+            assert rows // 2 < len(set(restaurants.tolist())) <= 30
+            continue
         expected = score_histories(matrix, start, stop, mapped)
         found = score_histories(matrix, start, stop, held.rows, places=places)
         assert found.indptr.tolist() == expected.indptr.tolist()
