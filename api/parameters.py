@@ -16,6 +16,7 @@ from shared.errors import FieldError, InvalidInput, MalformedInput
 from shared.parsing import MAX_ID, ParseError, parse_id, parse_text, shown
 
 MAX_PAIRS = 64
+MAX_DIGITS = 19
 # No control characters, and something besides blanks.
 _CONTROLS = r"\x00-\x08\x0b\x0c\x0e-\x1f"
 TEXT_PATTERN = rf"^[^{_CONTROLS}]*[^\s\x85{_CONTROLS}][^{_CONTROLS}]*$"
@@ -44,10 +45,11 @@ class IntegerParameter:
     def read(self, text: str | None) -> int:
         if text is None:
             return self.default
-        value = parse_id(text)
-        if not self.lowest <= value <= self.highest:
+        if not (text.isascii() and text.isdigit()):
+            raise ParseError(f"{shown(text)} is not a whole number in ASCII digits")
+        if len(text) > MAX_DIGITS or not self.lowest <= int(text) <= self.highest:
             raise ParseError(f"is not between {self.lowest} and {self.highest}")
-        return value
+        return int(text)
 
     def schema(self) -> dict[str, Any]:
         return {
