@@ -48,9 +48,9 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         f"{counts['restaurants']:,} restaurants, {sum(manifest['bytes'].values()) / 1e6:.1f} MB"
     )
     click.echo(f"  held-out NDCG@20: {_shown_quality(manifest['quality'])}")
-    for reason in manifest["held_because"]:
+    for reason in (reasons := _held_because(manifest, state, no_activate=no_activate)):
         click.echo(f"  held because {reason}")
-    if manifest["held_because"]:
+    if reasons:
         click.echo(f"  to serve it: tastematch snapshots activate {manifest['version']}")
     for warning in manifest["warnings"]:
         click.echo(f"  warning: {warning}")
@@ -58,6 +58,15 @@ def command(no_activate: bool, only_plan: bool, as_json: bool) -> None:
         "  ".join(f"{stage['name']} {stage['seconds']:.1f} s" for stage in job.stages)
         + f"  peak {job.peak_rss_mb:.0f} MB"
     )
+
+
+def _held_because(manifest: dict[str, Any], state: str, *, no_activate: bool) -> list[str]:
+    reasons: list[str] = manifest["held_because"]
+    if reasons or state != "held":
+        return reasons
+    if no_activate:
+        return ["of --no-activate"]
+    return ["the active version is pinned, or was activated while the run went on"]
 
 
 def _shown_quality(quality: dict[str, Any]) -> str:

@@ -32,6 +32,13 @@ def test_it_publishes_and_prints_the_manifest(tastematch: Command, env: dict[str
     assert again["version"] > manifest["version"]
     assert again["checksums"] == manifest["checksums"]
 
+    assert (
+        tastematch("snapshots", "activate", manifest["version"], "--pin", env=env).returncode == 0
+    )
+    while_pinned = tastematch("precompute", env=env).stdout
+    assert "held because the active version is pinned" in while_pinned
+    assert "to serve it: tastematch snapshots activate 2" in while_pinned
+
 
 def test_the_plan_is_printed(tastematch: Command, env: dict[str, str]) -> None:
     plan = json.loads(tastematch("precompute", "--plan", "--json", env=env).stdout)
