@@ -2,9 +2,10 @@
 
 A lock lets one process at a time migrate: an advisory lock on PostgreSQL, a lock file beside the
 SQLite file. A run that is killed leaves the schema as it was before it on SQLite, as it was before
-the migration under way on PostgreSQL; the next run goes on from there. A database that is newer than this release is left as it is where the two work together, as when a release is
-taken back, and refused where they do not. What is derived from rows is made afterwards, in short
-transactions: it goes on where a killed run left it, and other processes read and write meanwhile.
+the migration under way on PostgreSQL; the next run goes on from there. A database that is newer
+than this release is left as it is where the two work together, as when a release is taken back, and
+refused where they do not. What is derived from rows is made afterwards, in short transactions: it
+goes on where a killed run left it, and other processes read and write meanwhile.
 """
 
 import fcntl
