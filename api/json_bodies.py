@@ -23,7 +23,7 @@ def read_object(
     body: bytes, headers: Headers, *, members: Mapping[str, type[bool | int | str]]
 ) -> dict[str, Any]:
     """The members that are present; none where there is no body."""
-    value = read_members(body, headers)
+    value = read_members(body, headers) if body else {}
     problems = [
         FieldError("body", name[:MAX_SHOWN_CHARS], _problem(members.get(name)))
         for name, member in value.items()
@@ -35,9 +35,9 @@ def read_object(
 
 
 def read_members(body: bytes, headers: Headers) -> dict[str, Any]:
-    """All members, whatever they are; none where there is no body. Raises MalformedInput."""
+    """All members, whatever they are. Raises MalformedInput, without a body, too."""
     if not body:
-        return {}
+        raise MalformedInput("the body is missing")
     media_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if media_type != JSON_MEDIA_TYPE:
         raise MalformedInput("the body must be application/json")

@@ -13,7 +13,7 @@ from worker.executors import Workers
 from worker.inputs import Inputs
 from worker.progress import Progress
 from worker.ranking.item_model import ItemGraph
-from worker.taste_lists import stated_places, taste_heads
+from worker.taste_lists import taste_heads, with_stated_cities
 from worker.user_records import UserTask
 
 
@@ -60,20 +60,15 @@ def write_lists(
 
 
 def _user_task(found: Inputs, plan: memory.Plan, scores: NDArray[np.float32]) -> UserTask:
-    places = stated_places(found.tastes, found.users)
+    users = with_stated_cities(found.tastes, found.users)
     head_of_user, head_indptr, head_rows = taste_heads(
-        found.tastes,
-        found.users.ids,
-        scores,
-        found.catalogue,
-        places=places,
-        head_length=plan.head_length,
+        found.tastes, users, scores, found.catalogue, head_length=plan.head_length
     )
     return UserTask(
         head_length=plan.head_length,
         width=found.catalogue.width,
         ordinals=found.catalogue.ordinals,
-        user_cities=places,
+        user_cities=users.cities,
         head_of_user=head_of_user,
         head_indptr=head_indptr,
         head_rows=head_rows,

@@ -66,30 +66,29 @@ class TasteRanking:
         return places[self._cities[places] == place] if place else places[:0]
 
 
-def stated_places(tastes: Mapping[int, Taste], users: UserColumns) -> NDArray[np.uint16]:
-    """The city code of each user, shape (users,): who has no orders may have said another."""
-    places = users.cities.copy()
+def with_stated_cities(tastes: Mapping[int, Taste], users: UserColumns) -> UserColumns:
+    """The users, each in the city that they said: who has no orders may have said another."""
+    cities = users.cities.copy()
     for user_id, taste in tastes.items():
         if taste.city:
-            places[np.searchsorted(users.ids, user_id)] = taste.city
-    return places
+            cities[np.searchsorted(users.ids, user_id)] = taste.city
+    return UserColumns(users.ids, cities)
 
 
 def taste_heads(
     tastes: Mapping[int, Taste],
-    user_ids: NDArray[np.int64],
+    users: UserColumns,
     scores: NDArray[np.float32],
     catalogue: Catalogue,
     *,
-    places: NDArray[np.uint16],
     head_length: int,
 ) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int32]]:
     """One head for each different taste and place.
 
-    tastes: by user id. scores: popularity, shape (restaurants,). places: a city code of each user,
-    shape (users,). Returns (number of each user's
-    head or NO_HEAD, shape (users,); where each head begins in the last, shape (heads + 1,); the
-    restaurant rows of all heads). A taste that nothing matches has no head.
+    tastes: by user id. users: as of `with_stated_cities`. scores: popularity, shape (restaurants,).
+    Returns (number of each user's head or NO_HEAD, shape (users,); where each head begins in the
+    last, shape (heads + 1,); the restaurant rows of all heads). A taste that nothing matches has no
+    head.
     """
     codes, names = coded_cuisines(catalogue.cuisines)
     ranking = TasteRanking(
@@ -102,10 +101,10 @@ def taste_heads(
     )
     numbers: dict[tuple[Taste, int], int] = {}
     heads: list[NDArray[np.int32]] = []
-    of_user = np.full(len(user_ids), NO_HEAD, np.int32)
+    of_user = np.full(len(users.ids), NO_HEAD, np.int32)
     for user_id, taste in tastes.items():
-        user = int(np.searchsorted(user_ids, user_id))
-        place = int(places[user])
+        user = int(np.searchsorted(users.ids, user_id))
+        place = int(users.cities[user])
         key = (taste, place)
         if key not in numbers:
             head = ranking.head(taste, place=place, n=head_length)

@@ -20,7 +20,7 @@ from api.documented_orders import ORDER, ORDER_REQUEST, ORDERS
 from api.json_bodies import read_members
 from api.order_bodies import fingerprint, read_order
 from api.parameters import IntegerParameter, openapi_parameters, read_query
-from shared.errors import FieldError, InvalidInput, MalformedInput
+from shared.errors import FieldError, InvalidInput
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -103,11 +103,8 @@ async def create_order(request: Request) -> Response:
     headers = header_map(request.scope["headers"])
     key = _idempotency_key(headers)
     now = datetime.now(UTC)
-    body = await request.body()
-    if not body:
-        raise MalformedInput("the body is missing")
     values = read_order(
-        read_members(body, headers),
+        read_members(await request.body(), headers),
         required=("restaurant_id",),
         optional=("total_amount", "rating", "order_date"),
         now=now,

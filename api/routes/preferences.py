@@ -17,7 +17,6 @@ from api.documented_writes import HIDDEN, PREFERENCES, PREFERENCES_BODY
 from api.json_bodies import read_members
 from api.parameters import openapi_parameters, read_path_id, read_query
 from api.preference_bodies import read_preferences
-from shared.errors import MalformedInput
 from shared.snapshot.overlay import MAX_HIDDEN
 
 if TYPE_CHECKING:
@@ -70,10 +69,7 @@ async def put_my_preferences(
 ) -> Response:
     user_id = require_user(principal)
     read_query(request.scope["query_string"], ())
-    body = await request.body()
-    if not body:  # nothing was said, which is not that nothing is liked
-        raise MalformedInput("the body is missing")
-    members = read_members(body, header_map(request.scope["headers"]))
+    members = read_members(await request.body(), header_map(request.scope["headers"]))
     values = read_preferences(members)
     await resources.open_engine()
     from shared.db.preferences import Taste, put_taste

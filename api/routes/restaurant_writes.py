@@ -19,7 +19,7 @@ from api.parameters import openapi_parameters, read_path_id, read_query
 from api.row_bodies import read_row
 from api.row_writes import DEADLINE_SECONDS, write_rows
 from shared.columns import RESTAURANT_COLUMNS
-from shared.errors import MalformedInput, NotFound
+from shared.errors import NotFound
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -77,10 +77,7 @@ async def change_restaurant(
 ) -> Response:
     read_query(request.scope["query_string"], ())
     changed = read_path_id(restaurant_id, name="restaurant_id")
-    body = await request.body()
-    if not body:
-        raise MalformedInput("the body is missing")
-    members = read_members(body, header_map(request.scope["headers"]))
+    members = read_members(await request.body(), header_map(request.scope["headers"]))
     values = read_row(members, _CHANGEABLE, is_part=True)
     engine = await resources.open_engine()
     from shared.db import operator_writes

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import httpx
 from fastapi import FastAPI
@@ -67,6 +68,21 @@ SPEC = SnapshotSpec(
     popular=POPULAR,
     similar={105: (102, 103), 101: (102, 109), BEYOND_JAVASCRIPT: ()},
 )
+
+# Every column of a restaurant in the database.
+FULL: dict[str, Any] = {
+    "id": 7,
+    "name": "Zoë's Ramen",
+    "cuisine_type": "Ramen|Soup",
+    "description": "Broth of two days.",
+    "rating": 4.5,
+    "price_range": 2,
+    "city": "Osaka",
+    "latitude": 34.7,
+    "longitude": 135.5,
+    "image_url": "https://img.example/7.jpg",
+    "is_active": True,
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -172,6 +172,13 @@ async def refuses(api: Api, version: str) -> str:
     return problem
 
 
+async def recovers(api: Api, store: SnapshotStore) -> None:
+    """With the next version, and nothing is wrong any more."""
+    better = publish_snapshot(store, spec_of(4))
+    await api.serves(better.version)
+    assert api.resources.snapshots.status().problem is None
+
+
 @pytest.mark.parametrize(
     "part", ["restaurants", "users", "lists", "metadata", "metadata.br", "cities"]
 )
@@ -184,9 +191,7 @@ async def test_a_damaged_version_is_refused_and_the_old_one_kept(
     point_to(api.settings, bad, generation=store.pointer().generation + 1)
     assert f"part {part} differs from its checksum" in await refuses(api, bad.version)
     assert await served(api) == good
-    better = publish_snapshot(store, spec_of(2))
-    await api.serves(better.version)
-    assert api.resources.snapshots.status().problem is None
+    await recovers(api, store)
 
 
 async def test_a_process_that_has_nothing_serves_the_version_before_a_damaged_one(
@@ -201,9 +206,7 @@ async def test_a_process_that_has_nothing_serves_the_version_before_a_damaged_on
     async with running(settings) as api:
         await api.serves(before.version)
         assert bad.version in await refuses(api, bad.version)
-        better = publish_snapshot(store, spec_of(4))
-        await api.serves(better.version)
-        assert api.resources.snapshots.status().problem is None
+        await recovers(api, store)
 
 
 async def test_where_no_version_can_be_read_nobody_is_told_that_there_is_none(

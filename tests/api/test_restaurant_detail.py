@@ -13,26 +13,12 @@ from sqlalchemy import insert
 from shared.db.engine import sync_engine
 from shared.db.models import Restaurant
 from shared.settings import load_settings
-from tests.api.running import BEYOND_JAVASCRIPT, Api, running
+from tests.api.running import BEYOND_JAVASCRIPT, FULL, Api, running
 from tests.services.databases import sqlite_address
 from tests.services.postgres import PostgresDatabases
 
 # No test changes what the database holds: all ask the same API, in its loop.
 pytestmark = pytest.mark.asyncio(loop_scope="module")
-
-FULL = {
-    "id": 7,
-    "name": "Zoë's Ramen",
-    "cuisine_type": "Ramen|Soup",
-    "description": "Broth of two days.",
-    "rating": 4.5,
-    "price_range": 2,
-    "city": "Osaka",
-    "latitude": 34.7,
-    "longitude": 135.5,
-    "image_url": "https://img.example/7.jpg",
-    "is_active": True,
-}
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module", params=["sqlite", "postgresql"])

@@ -24,24 +24,11 @@ from shared.settings import load_settings
 from shared.snapshot.store import SnapshotStore
 from tastematch.dataset import open_dataset
 from tastematch.importer import import_dataset
-from tests.api.running import OAXACA, OSAKA, Api
+from tests.api.running import FULL, OAXACA, OSAKA, Api
 from tests.api.writing import NDJSON, Writing, outcomes, shortly, writing
 from tests.services.databases import sqlite_address
 
 PATH = "/api/restaurants"
-FULL: dict[str, Any] = {
-    "id": 7,
-    "name": "Zoë's Ramen",
-    "cuisine_type": "Ramen|Soup",
-    "description": "Broth of two days.",
-    "rating": 4.5,
-    "price_range": 2,
-    "city": "Osaka",
-    "latitude": 34.7,
-    "longitude": 135.5,
-    "image_url": "https://img.example/7.jpg",
-    "is_active": True,
-}
 BARE = {"id": 8, "name": "bare"}
 EMPTY = dict.fromkeys(FULL) | BARE | {"is_active": True}
 STORED = [getattr(Restaurant, name) for name in RESTAURANTS.written]
